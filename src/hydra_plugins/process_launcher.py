@@ -1,0 +1,76 @@
+"""A Hydra launcher that gives every job of a sweep a process of its own.
+
+Within one process the jobs of a sweep leak into each other: ranks and ports stay in the environment, and the processes
+that Lightning starts for further devices would run the whole sweep again (Hydra issue 2070). Here a job is the plain
+command that one would type, without -m, so it works as it does alone, and one that fails does not end the others.
+"""
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
+
+from minigpt.config.checks import check
+from minigpt.runs.summary import read_summary, write_summary
+
+
+class ProcessLauncher(Launcher):
+    """Runs `python src/train.py <overrides> paths.run_dir=<sweep>/<job>` for each job.
+
+    Args:
+        n_jobs: how many jobs run at the same time.
+    """
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.hydra_context = hydra_context
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Check all jobs first, then run them; the value of a job is its best validation loss."""
+        assert self.config is not None and self.hydra_context is not None
+        for overrides in job_overrides:
+            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            HydraConfig.instance().set_config(job)
+            own = copy.deepcopy(job)
+            with read_write(own), open_dict(own):
+                del own["hydra"]
+            check(own, job.hydra.job.config_name)
+        jobs = list(enumerate(job_overrides, start=initial_job_idx))
+        with ThreadPoolExecutor(self.n_jobs) as pool:
+            return list(pool.map(lambda job: self.run(*job), jobs))
+
+    def run(self, index: int, overrides: Sequence[str]) -> JobReturn:
+        """One job, from its first line to its summary."""
+        assert self.config is not None
+        sweep_dir = Path(self.config.hydra.sweep.dir)
+        directory = sweep_dir / str(index)
+        own = [o for o in overrides if not o.startswith(("hydra.", "hydra/"))]
+        print(f"[job {index}] {' '.join(own)}", flush=True)
+        command = [sys.executable, sys.argv[0], *own, f"paths.run_dir={directory}"]
+        environment = {"WANDB_RUN_GROUP": sweep_dir.name, "WANDB_JOB_TYPE": "sweep"} | os.environ
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
+        summary: dict[str, Any] = read_summary(directory) or {"error": f"ended with exit code {done.returncode}"}
+        if done.returncode:
+            summary["status"] = "interrupted" if done.returncode in (130, 143) else "failed"
+        directory.mkdir(parents=True, exist_ok=True)
+        write_summary(directory, {**summary, "overrides": own})
+        return JobReturn(
+            overrides=list(overrides),
+            status=JobStatus.COMPLETED,  # a failed job must not end the sweep; the ranking shows it
+            _return_value=summary.get("val_loss_best"),
+        )

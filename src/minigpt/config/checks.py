@@ -1,0 +1,164 @@
+"""Hold a composed configuration against what it will build, before anything heavy is imported or written."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from minigpt.config import schema
+from minigpt.config.conf import targets
+from minigpt.config.errors import ConfigError, did_you_mean
+from minigpt.config.signature import accepts, read_signature
+
+# The values that make sense, by the name of the option wherever it stands: (lowest, highest, lowest itself excluded).
+POSITIVE_INT, POSITIVE, NOT_NEGATIVE = (1, math.inf, False), (0, math.inf, True), (0, math.inf, False)
+RANGES: dict[str, tuple[float, float, bool]] = {
+    **dict.fromkeys(
+        ["num_layers", "num_heads", "num_kv_heads", "dim", "hidden_dim", "block_size", "batch_size", "max_steps"]
+        + ["devices", "num_nodes", "accumulate_grad_batches", "val_every_n_steps", "log_every_n_steps", "keep_last"]
+        + ["every_n_steps", "patience", "max_new_tokens", "top_k", "iterations", "val_tokens_per_batch", "lines"],
+        POSITIVE_INT,
+    ),
+    **dict.fromkeys(["lr", "adamw_lr", "base", "gradient_clip_val", "eps", "decay_fraction"], POSITIVE),
+    **dict.fromkeys(["weight_decay", "temperature", "warmup_steps"], NOT_NEGATIVE),
+    "dropout": (0, 0.9999, False),
+    "momentum": (0, 0.9999, False),
+    "final": (0, 1, False),
+    "val_fraction": (0, 0.9, True),
+    "decay_fraction": (0, 1, True),
+    "top_p": (0, 1, True),
+    "num_chars": (1000, 1e9, False),
+    "seed": (0, 2**63 - 1, False),
+}
+PRECISIONS = (
+    "auto 32-true 32 16-mixed bf16-mixed 16-true bf16-true 64-true 64 transformer-engine transformer-engine-float16"
+).split()
+CHOICES = {
+    "precision": PRECISIONS,
+    "accelerator": ["auto", "cpu", "gpu", "cuda", "mps"],
+    "device": ["auto", "cpu", "cuda", "mps"],
+    "strategy": ["auto", "ddp", "fsdp"],
+    "mode": ["auto", "online", "offline", "disabled", "shared", "min", "max"],
+}
+
+
+def check(config: DictConfig, door: str) -> dict[str, Any]:
+    """The configuration as plain data, resolved.
+
+    Raises:
+        ConfigError: for the first thing in it that cannot be used.
+        omegaconf.errors.OmegaConfBaseException: for a value that is missing or refers to nothing.
+    """
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    check_fields(plain, schema.DOORS[door], "")
+    for path, node in parts(plain):
+        check_part(path, node)
+    for path, value in leaves(plain):
+        check_value(path, value)
+    if door == "train":
+        check_together(plain)
+    return plain
+
+
+def check_fields(node: Mapping[str, Any], wanted: type, path: str) -> None:
+    """Every key is a field of the schema and of its type."""
+    annotations = {field.name: str(field.type) for field in fields(wanted)}
+    for key, value in node.items():
+        if key not in annotations:
+            raise ConfigError(f"unknown option {path + str(key)!r}{did_you_mean(str(key), annotations)}")
+        nested = vars(schema).get(annotations[key])
+        if is_dataclass(nested) and isinstance(value, Mapping):
+            check_fields(value, nested, f"{path}{key}.")
+        else:
+            check_type(path + str(key), value, annotations[key])
+
+
+def check_part(path: str, node: Mapping[str, Any]) -> None:
+    """A part names a constructor of the packaged configuration, and only options that it takes."""
+    target = node["_target_"]
+    if target not in targets():
+        raise ConfigError(f"{path}._target_={target} is not built by any file in conf/{did_you_mean(str(target), [])}")
+    signature = read_signature(target)
+    if signature is None:
+        raise ConfigError(f"{path}._target_: there is no {target}")
+    for key, value in node.items():
+        if key in ("_target_", "_partial_"):
+            continue
+        if key not in signature:
+            raise ConfigError(f"unknown option {f'{path}.{key}'!r}{did_you_mean(str(key), signature)}")
+        if not (isinstance(value, Mapping) and "_target_" in value):
+            check_type(f"{path}.{key}", value, signature[key])
+
+
+def check_type(path: str, value: Any, annotation: str) -> None:
+    """Raises ConfigError for a value that does not fit an annotation."""
+    if not accepts(annotation, value):
+        wanted = annotation.replace("None", "null").replace("Optional", "null or ")
+        raise ConfigError(f"{path}={value!r} must be of type {wanted}")
+
+
+def check_value(path: str, value: Any) -> None:
+    """Numbers are in their range, names among their choices."""
+    name = path.rpartition(".")[2]
+    if name in RANGES and isinstance(value, int | float) and not isinstance(value, bool):
+        low, high, exclusive = RANGES[name]
+        if not (low < value <= high if exclusive else low <= value <= high):
+            bound = f"more than {low:g}" if exclusive else f"at least {low:g}"
+            limit = f" and at most {high:g}" if high < math.inf else ""
+            raise ConfigError(f"{path}={value} must be {bound}{limit}")
+    if name in CHOICES and isinstance(value, str) and value not in CHOICES[name]:
+        raise ConfigError(f"{path}={value} is not known{did_you_mean(value, CHOICES[name])}")
+
+
+def check_together(config: Mapping[str, Any]) -> None:
+    """Options that must fit each other."""
+    model, data, trainer = config["model"], config["data"], config["trainer"]
+    for group, node in (("model", model), ("data", data), ("trainer", trainer)):
+        if "_target_" not in node:
+            raise ConfigError(f"{group} has no _target_: choose one with {group}=...")
+    heads, dim = model.get("num_heads"), model.get("dim")
+    if heads is not None and dim % heads:
+        raise ConfigError(f"model.dim={dim} must divide by model.num_heads={heads}")
+    kv_heads = (model.get("attention") or {}).get("num_kv_heads")
+    if kv_heads is not None and heads % kv_heads:
+        raise ConfigError(f"model.num_heads={heads} must divide by model.attention.num_kv_heads={kv_heads}")
+    if "Rotary" in (model.get("positions") or {}).get("_target_", "") and (dim // heads) % 2:
+        raise ConfigError(f"rotary positions need an even head_dim, not {dim // heads}: change model.num_heads")
+    devices = trainer["devices"] * trainer.get("num_nodes", 1)
+    micro = trainer["accumulate_grad_batches"]
+    if data["batch_size"] % (devices * micro):
+        raise ConfigError(
+            f"data.batch_size={data['batch_size']} must divide by trainer.devices x "
+            f"trainer.accumulate_grad_batches = {devices} x {micro}"
+        )
+    check_writable(Path(config["paths"]["run_dir"] or config["paths"]["log_dir"]))
+
+
+def check_writable(directory: Path) -> None:
+    """Raises ConfigError when a directory cannot be made or written."""
+    existing = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"{existing} cannot be written: name another folder with paths.log_dir=...")
+
+
+def parts(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping with a `_target_`, with its dotted path."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from parts(value, f"{path}.{key}" if path else str(key))
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value, with its dotted path."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node

@@ -1,0 +1,59 @@
+"""What the doors share: compose, check, run; mistakes are one line on standard error and exit code 2."""
+
+import argparse
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from minigpt.config.checks import check
+from minigpt.config.conf import CONF
+from minigpt.config.errors import ConfigError, explain
+from minigpt.config.resume import continue_run
+
+USAGE = 2
+
+OmegaConf.register_new_resolver("random", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], None]]:
+    """Make `main(config)` a command: it gets the configuration of conf/<name>.yaml as checked plain data.
+
+    `main` may raise ValueError for what it finds wrong with its input before it has begun; later errors must not
+    reach this far as ValueError (`minigpt.training.fit` sees to it).
+    """
+
+    def decorate(main: Callable[[dict[str, Any]], Any]) -> Callable[[], None]:
+        def task(composed: DictConfig) -> Any:
+            try:
+                if composed.get("resume"):
+                    composed = continue_run(composed)
+                return main(check(composed, name))
+            except (ValueError, OmegaConfBaseException) as error:
+                refuse(error)
+
+        task.__module__ = main.__module__  # Hydra names the job after the file of its task
+
+        def command() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors come to us instead of being printed at length
+            argparse.ArgumentParser.error = lambda parser, message: refuse(ValueError(message))  # type: ignore
+            try:
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+            except (HydraException, OmegaConfBaseException, ConfigError) as error:
+                refuse(error)
+
+        return command
+
+    return decorate
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Say what is wrong and leave."""
+    print(f"error: {explain(error)}", file=sys.stderr)
+    sys.exit(USAGE)

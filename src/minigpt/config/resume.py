@@ -1,0 +1,38 @@
+"""Continue a run with the configuration that it was started with, changed only where the command line says so."""
+
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from minigpt.config.errors import ConfigError
+from minigpt.runs.directory import CONFIG, find_run
+
+
+def continue_run(composed: DictConfig) -> DictConfig:
+    """The saved configuration of the run that `resume` names, with this command line's options on top.
+
+    The saved file is data: it passes the same checks as a command line before anything is built from it.
+
+    Raises:
+        ConfigError: the run does not exist, or an option would choose another part than the run was started with.
+    """
+    directory = find_run(composed.resume, Path(composed.paths.log_dir) / "runs")
+    # Processes for further devices read this command line again; `latest` must not be another run by then.
+    sys.argv = [f"resume={directory}" if a.startswith("resume=") else a for a in sys.argv]
+    saved = OmegaConf.load(directory / CONFIG)
+    if not isinstance(saved, DictConfig):
+        raise ConfigError(f"{directory / CONFIG} is not a configuration")
+    hydra = HydraConfig.get()
+    for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
+        key = override.key_or_group
+        if key in hydra.runtime.choices:
+            raise ConfigError(
+                f"resume continues a run with its own {key}: leave {override.input_line} out, or start a new run"
+            )
+        with open_dict(saved):
+            OmegaConf.update(saved, key, override.value(), force_add=True)
+    saved.resume = saved.paths.run_dir = str(directory)
+    return saved

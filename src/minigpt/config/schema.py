@@ -1,0 +1,67 @@
+"""The fields of each door's configuration that do not belong to a part.
+
+A part (whatever has a `_target_`) is described by the signature of what it builds; see `minigpt.config.signature`.
+The annotations are what `minigpt.config.checks` holds the values against.
+"""
+
+from __future__ import annotations  # keeps the annotations as text, the form that signatures are read in
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Paths:
+    """Where things lie."""
+
+    data_dir: str  # texts and token caches
+    log_dir: str  # all that runs write
+    run_dir: str | None  # this run's directory; made anew under log_dir/runs when null
+
+
+@dataclass
+class Train:
+    """src/train.py"""
+
+    name: str  # part of the run directory's name
+    seed: int  # of the weights, of the order of the text, of dropout
+    precision: str  # auto, or any of Lightning's
+    compile: bool  # torch.compile the model
+    resume: str | None  # a run directory or latest: go on where that run stopped
+    model: dict[str, Any]
+    data: dict[str, Any]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    trainer: dict[str, Any]
+    callbacks: dict[str, Any]
+    logger: dict[str, Any]
+    paths: Paths
+
+
+@dataclass
+class Evaluate:
+    """src/evaluate.py"""
+
+    run: str  # a run directory, a checkpoint or latest
+    text: str | None  # another UTF-8 text to score, whole; the run's own validation split when null
+    device: str  # auto, cpu, cuda or mps
+    precision: str | None  # the run's own when null
+    paths: Paths
+
+
+@dataclass
+class Generate:
+    """src/generate.py"""
+
+    run: str  # a run directory, a checkpoint or latest
+    prompt: str  # what the model continues
+    max_new_tokens: int
+    temperature: float  # 0 takes the likeliest token
+    top_k: int | None  # draw from the k likeliest tokens alone
+    top_p: float | None  # draw from the fewest tokens whose probabilities reach p
+    seed: int
+    device: str  # auto, cpu, cuda or mps
+    paths: Paths
+
+
+DOORS = {"train": Train, "evaluate": Evaluate, "generate": Generate}

@@ -1,0 +1,61 @@
+"""What happens around a sweep: an end with a ranking, and no trace of one that never began."""
+
+import atexit
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from minigpt.runs.sweep import COLUMNS, rank_jobs, write_ranking
+
+
+class Sweep(Callback):
+    """Hydra calls it before and after a multirun."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        atexit.register(remove_unbegun, Path(config.hydra.sweep.dir))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print and write the ranking; exit code 1 when a job failed."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        rows = rank_jobs(sweep_dir)
+        write_ranking(sweep_dir, rows)
+        show_ranking(rows, sweep_dir)
+        if any(row["status"] != "completed" for row in rows):
+            sys.exit(1)
+
+
+def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path) -> None:
+    """The ranking on the terminal, and how to go on from the best job."""
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    table = Table(title=f"{len(rows)} runs, the best first")
+    for column in COLUMNS:
+        table.add_column(column.replace("val_loss_best_step", "at step").replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(show(row[column]) for column in COLUMNS), style=None if row["status"] == "completed" else "red")
+    console.print(table)
+    for row in rows:
+        if row["error"]:
+            console.print(f"job {row['job']} {row['status']}: {row['error']}", style="red")
+    console.print(f"written to {sweep_dir}/ranking.csv and ranking.json")
+    if rows and rows[0]["best_checkpoint"]:
+        console.print(f'the best one  python src/generate.py run={sweep_dir}/{rows[0]["job"]} prompt="ROMEO:"')
+    console.print("compare       wandb leet logs/wandb")
+
+
+def show(value: Any) -> str:
+    """A table's cell."""
+    if isinstance(value, float):
+        return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
+    return "-" if value is None else str(value)
+
+
+def remove_unbegun(sweep_dir: Path) -> None:
+    """Remove a sweep's directory when it holds nothing but Hydra's note of what was asked for."""
+    if sweep_dir.is_dir() and [p.name for p in sweep_dir.iterdir()] == ["multirun.yaml"]:
+        (sweep_dir / "multirun.yaml").unlink()
+        sweep_dir.rmdir()

@@ -1,0 +1,203 @@
+"""The LightningDataModule: blocks of a text, streamed by step.
+
+Shapes: B sequences per optimizer step over all devices, T block_size.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from minigpt.data.blocks import ShuffledBlocks
+from minigpt.data.corpus import Corpus, find_text, open_corpus
+from minigpt.data.pocket import write_play
+
+IGNORED = -100  # a target that counts for nothing: torch's default `ignore_index`
+
+
+class TextDataModule(lightning.LightningDataModule):
+    """Batches of a plain UTF-8 text: (inputs, targets), each [rows, T] of token ids.
+
+    Args:
+        path: the text's file; see `minigpt.data.corpus.find_text` for where it is looked for.
+        data_dir: where texts and token caches are kept.
+        block_size: T, tokens of a row.
+        batch_size: B, rows per optimizer step over all devices and accumulated micro-batches.
+        blocks: constructor of the order of rows, `ShuffledBlocks` or `RandomBlocks`.
+        seed: names the order.
+        val_fraction: the last part of the characters, held out.
+        url, sha256: where to download a missing text, and what it must be.
+        val_tokens_per_batch: size of a validation batch over all devices; it changes speed alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        data_dir: str,
+        block_size: int,
+        batch_size: int,
+        seed: int,
+        blocks: Callable[..., Any] = ShuffledBlocks,
+        val_fraction: float = 0.1,
+        url: str | None = None,
+        sha256: str | None = None,
+        val_tokens_per_batch: int = 16_384,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.data_dir = Path(data_dir)
+        self.block_size = block_size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.blocks = blocks
+        self.val_fraction = val_fraction
+        self.url = url
+        self.sha256 = sha256
+        self.val_batch_size = max(1, val_tokens_per_batch // block_size)
+        self._corpus: Corpus | None = None
+
+    def find_text(self) -> Path:
+        """The text's file, fetched or made when it is missing."""
+        return find_text(self.path, str(self.data_dir), self.url, self.sha256)
+
+    @property
+    def corpus(self) -> Corpus:
+        """The text's tokens; found, checked and encoded at the first use.
+
+        Raises:
+            ValueError: the text is missing, empty, not UTF-8 or shorter than two blocks.
+        """
+        if self._corpus is None:
+            corpus = open_corpus(self.find_text(), self.data_dir / "cache", self.val_fraction)
+            self.blocks(num_tokens=len(corpus.train), block_size=self.block_size, seed=self.seed)
+            if len(corpus.val) < 2:
+                raise ValueError(f"the validation part has {len(corpus.val)} tokens: the text is too short")
+            self._corpus = corpus
+        return self._corpus
+
+    def train_dataloader(self) -> "TrainStream":
+        trainer = self.trainer
+        assert trainer is not None and trainer.max_steps > 0
+        return TrainStream(
+            self.corpus.train,
+            self.blocks(num_tokens=len(self.corpus.train), block_size=self.block_size, seed=self.seed),
+            batch_size=self.batch_size,
+            micro_batches=trainer.accumulate_grad_batches,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            first_step=trainer.global_step,
+            last_step=trainer.max_steps,
+            pin=trainer.strategy.root_device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> "ValidationStream":
+        assert self.trainer is not None
+        return ValidationStream(
+            self.corpus.val,
+            block_size=self.block_size,
+            batch_size=self.val_batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+
+class PocketDataModule(TextDataModule):
+    """A generated play (`minigpt.data.pocket`): for work without a network, and for tests."""
+
+    def __init__(self, *, num_chars: int, text_seed: int, **options: Any) -> None:
+        super().__init__(path=f"pocket/{num_chars}-{text_seed}.txt", **options)
+        self.num_chars = num_chars
+        self.text_seed = text_seed
+
+    def find_text(self) -> Path:
+        return write_play(self.data_dir / self.path, self.num_chars, self.text_seed)
+
+
+class TrainStream:
+    """This device's micro-batches from `first_step` on: its share of the rows that (seed, step) names.
+
+    One gather makes a batch. On CUDA it is pinned, so that the copy to the device overlaps with the step before.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        blocks: Any,
+        *,
+        batch_size: int,
+        micro_batches: int,
+        rank: int,
+        world_size: int,
+        first_step: int,
+        last_step: int,
+        pin: bool = False,
+    ) -> None:
+        if batch_size % (micro_batches * world_size):
+            raise ValueError(
+                f"data.batch_size {batch_size} must divide by devices x accumulated batches, "
+                f"{world_size} x {micro_batches}"
+            )
+        self.tokens = tokens
+        self.blocks = blocks
+        self.batch_size = batch_size
+        self.micro_batches = micro_batches
+        self.rank = rank
+        self.world_size = world_size
+        self.steps = range(first_step, last_step)
+        self.pin = pin
+        self.row = np.arange(blocks.block_size + 1)
+
+    def __len__(self) -> int:
+        return len(self.steps) * self.micro_batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        share = self.batch_size // (self.micro_batches * self.world_size)
+        for step in self.steps:
+            starts = self.blocks.starts(step, self.batch_size)
+            for micro in range(self.micro_batches):
+                first = (micro * self.world_size + self.rank) * share
+                yield self.gather(starts[first : first + share])
+
+    def gather(self, starts: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Inputs and targets [rows, T] of the rows that begin at `starts`."""
+        rows = torch.from_numpy(self.tokens[starts[:, None] + self.row].astype(np.int64))
+        rows = rows.pin_memory() if self.pin else rows
+        return rows[:, :-1], rows[:, 1:]
+
+
+class ValidationStream:
+    """The whole split in non-overlapping rows, every token predicted once; this device's share of each batch.
+
+    What fills up the last row and the last batch carries `IGNORED` targets, so that all devices have the same number
+    of batches of one shape and the mean is still exact.
+    """
+
+    def __init__(
+        self, tokens: np.ndarray, *, block_size: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.tokens = tokens
+        self.block_size = block_size
+        self.num_rows = -(-(len(tokens) - 1) // block_size)
+        self.share = min(-(-batch_size // world_size), -(-self.num_rows // world_size))
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return -(-self.num_rows // (self.share * self.world_size))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in range(len(self)):
+            first = (batch * self.world_size + self.rank) * self.share * self.block_size
+            count = self.share * self.block_size
+            piece = self.tokens[first : first + count + 1].astype(np.int64)
+            inputs = np.zeros(count, dtype=np.int64)
+            targets = np.full(count, IGNORED, dtype=np.int64)
+            known = max(len(piece) - 1, 0)
+            inputs[:known], targets[:known] = piece[:-1], piece[1:]
+            shape = (self.share, self.block_size)
+            yield torch.from_numpy(inputs).view(shape), torch.from_numpy(targets).view(shape)

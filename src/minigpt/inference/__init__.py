@@ -1,0 +1,1 @@
+"""Using a trained model: load it, score a text, sample from it."""

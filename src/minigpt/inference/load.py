@@ -1,0 +1,98 @@
+"""From a checkpoint file to a model and its tokenizer. Nothing in the file is executed."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
+from minigpt.model import attention, gpt, mlp, norms, positions
+from minigpt.runs.checkpoints import load_checkpoint
+from minigpt.runs.directory import find_checkpoint
+
+
+def classes_of(*modules: ModuleType) -> dict[str, type]:
+    """The classes that modules define, by their full name."""
+    return {
+        f"{c.__module__}.{c.__qualname__}": c
+        for module in modules
+        for c in vars(module).values()
+        if isinstance(c, type) and c.__module__ == module.__name__
+    }
+
+
+PARTS = classes_of(gpt, attention, mlp, norms, positions)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model as a checkpoint holds it, and what is needed to use it."""
+
+    path: Path
+    model: nn.Module
+    tokenizer: CharTokenizer
+    step: int
+    precision: str
+    text: dict[str, Any]
+
+
+def find_trained(reference: str, log_dir: str, device: str) -> Trained:
+    """The model of a run directory, a checkpoint or `latest`, on a device.
+
+    Raises:
+        ValueError: there is no such run or device.
+    """
+    trained = load_trained(find_checkpoint(reference, Path(log_dir) / "runs"))
+    trained.model.to(find_device(device))
+    return trained
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device for auto, cpu, cuda or mps.
+
+    Raises:
+        ValueError: this machine does not have it.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in present.items() if there)
+    if not present[name]:
+        here = ", ".join(kind for kind, there in present.items() if there)
+        raise ValueError(f"device {name} is not available on this machine, which has: {here}")
+    return torch.device(name)
+
+
+def load_trained(path: Path) -> Trained:
+    """Read a checkpoint.
+
+    Raises:
+        ValueError: the file is not a checkpoint of miniGPT, or names a part that miniGPT does not have.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        description, weights = checkpoint["minigpt"], checkpoint["state_dict"]
+        tokenizer = load_tokenizer(description["tokenizer"])
+        model = build_model(description["model"])(vocab_size=tokenizer.vocab_size)
+        model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")})
+        step, precision, text = int(checkpoint["global_step"]), description["precision"], description["text"]
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint of this version of miniGPT: {message}") from error
+    return Trained(path, model.eval(), tokenizer, step, precision, text)
+
+
+def build_model(description: dict[str, Any]) -> Any:
+    """The constructor that a model's description names: data in, only miniGPT's own parts out.
+
+    Raises:
+        ValueError: for any other name.
+    """
+    options = {k: build_model(v) if isinstance(v, dict) else v for k, v in description.items()}
+    target, _ = options.pop("_target_"), options.pop("_partial_", None)
+    if target not in PARTS:
+        raise ValueError(f"the checkpoint names {target!r}, which is not a part of a model")
+    return functools.partial(PARTS[target], **options)

@@ -1,0 +1,1 @@
+"""Language models written from scratch on torch: tokens in, logits out."""

@@ -1,0 +1,121 @@
+"""Causal self-attention, fused and written out.
+
+Shapes: B batch, T query positions, S key positions, D dim, H query heads, K key-value heads, C head_dim.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minigpt.model.kv_cache import LayerCache
+from minigpt.model.positions import Positions
+
+
+class CausalSelfAttention(nn.Module):
+    """Every position looks at itself and at those before it (arXiv 1706.03762, section 3.2).
+
+    With fewer key-value heads than query heads it is grouped-query attention (arXiv 2305.13245); with one, multi-query.
+
+    Args:
+        dim: model width.
+        num_heads: query heads.
+        block_size: longest context, in tokens.
+        num_kv_heads: key-value heads; as many as query heads when None.
+        qk_norm: RMS-normalise queries and keys, which bounds the logits (arXiv 2302.05442).
+        bias: add biases to the projections, as GPT-2 does.
+        dropout: probability of dropping an attention weight while training.
+        fused: torch's fused kernel (True), the written-out products (False), or the faster of the two (None).
+
+    Raises:
+        ValueError: when the head counts do not divide.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        block_size: int,
+        num_kv_heads: int | None = None,
+        qk_norm: bool = False,
+        bias: bool = False,
+        dropout: float = 0.0,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if dim % self.num_heads or self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"dim {dim} must divide by num_heads {num_heads}, and that by num_kv_heads {self.num_kv_heads}"
+            )
+        self.head_dim = dim // num_heads
+        self.block_size = block_size
+        self.qk_norm = qk_norm
+        self.dropout = dropout
+        self.fused = fused
+        self.query_key_value = nn.Linear(dim, (self.num_heads + 2 * self.num_kv_heads) * self.head_dim, bias=bias)
+        self.projection = nn.Linear(self.num_heads * self.head_dim, dim, bias=bias)
+        self.register_buffer("mask", self.make_mask(block_size), persistent=False)
+
+    def make_mask(self, block_size: int) -> Tensor:
+        """What is added to the scores [T, S]: 0 where a query may look, -inf where it may not."""
+        return torch.full((block_size, block_size), -math.inf).triu(diagonal=1)
+
+    def forward(self, x: Tensor, positions: Positions, start: int = 0, cache: LayerCache | None = None) -> Tensor:
+        """x [B, T, D] at the positions start .. start + T - 1 -> [B, T, D]."""
+        q, k, v = self.project(x, positions, start, cache)
+        fused = x.device.type != "cpu" if self.fused is None else self.fused
+        out = self.attend_fused(q, k, v) if fused else self.attend(q, k, v)[0]
+        return self.projection(out.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, positions: Positions) -> Tensor:
+        """The attention weights [B, H, T, S] that `forward` applies to x [B, T, D]."""
+        return self.attend(*self.project(x, positions))[1]
+
+    def project(
+        self, x: Tensor, positions: Positions, start: int = 0, cache: LayerCache | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, C], keys and values [B, K, S, C]; with a cache, S counts the cached positions too."""
+        heads = self.query_key_value(x).unflatten(-1, (-1, self.head_dim))  # [B, T, H + 2K, C]
+        qk, v = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
+        if self.qk_norm:
+            qk = F.rms_norm(qk, (self.head_dim,)).to(v.dtype)
+        qk = positions.rotate(qk, start)
+        q, k = qk.transpose(1, 2).split((self.num_heads, self.num_kv_heads), dim=1)
+        v = v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(k, v, start, self.block_size)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """softmax(q k^T / sqrt(C) + mask) v, written out: the result [B, H, T, C] and the weights [B, H, T, S].
+
+        On a CPU two batched products are about twice as fast as the fused kernel at T <= 256 (docs/notebook.md).
+        """
+        if self.num_kv_heads != self.num_heads:
+            group = self.num_heads // self.num_kv_heads
+            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+        scores = (q / math.sqrt(self.head_dim)) @ k.transpose(-2, -1)  # [B, H, T, S]
+        weights = torch.softmax(scores + self.visible(q, k).to(scores.dtype), dim=-1)
+        return F.dropout(weights, self.dropout, self.training) @ v, weights
+
+    def attend_fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same as `attend` by torch's fused kernel, which never holds the weights in memory."""
+        square = q.shape[2] == k.shape[2]
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None if square else self.visible(q, k).to(q.dtype),
+            is_causal=square,
+            dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=self.num_kv_heads != self.num_heads,
+        )
+
+    def visible(self, q: Tensor, k: Tensor) -> Tensor:
+        """The mask's rows of the newest T positions and its columns of the S known ones."""
+        end = k.shape[2]
+        return self.mask[end - q.shape[2] : end, :end]

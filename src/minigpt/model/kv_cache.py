@@ -1,0 +1,43 @@
+"""Keys and values of the tokens already read, so that each new token costs one position of work.
+
+Shapes: B batch, K key-value heads, T time, C head_dim.
+"""
+
+import torch
+from torch import Tensor
+
+
+class LayerCache:
+    """Keys and values of one attention layer, with room for `block_size` positions."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+
+    def extend(self, keys: Tensor, values: Tensor, start: int, block_size: int) -> tuple[Tensor, Tensor]:
+        """Write keys and values [B, K, T, C] at position `start`; return all up to start + T."""
+        if self.keys is None or self.values is None:
+            shape = (*keys.shape[:2], block_size, keys.shape[3])
+            self.keys, self.values = keys.new_empty(shape), values.new_empty(shape)
+        end = start + keys.shape[2]
+        self.keys[:, :, start:end] = keys
+        self.values[:, :, start:end] = values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class KVCache:
+    """One `LayerCache` a layer, and how many positions they hold."""
+
+    def __init__(self, *, num_layers: int, block_size: int) -> None:
+        self.layers = [LayerCache() for _ in range(num_layers)]
+        self.block_size = block_size
+        self.length = 0
+
+    def advance(self, count: int) -> None:
+        """Count `count` new positions, once all layers have written them."""
+        self.length += count
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Forget all positions; the memory stays."""
+        self.length = 0

@@ -1,0 +1,49 @@
+"""The feed-forward half of a block. Shapes: B batch, T time, D dim."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """down(GELU(up(x))): GPT-2's feed-forward layer. Subclasses change the activation alone.
+
+    Args:
+        dim: model width.
+        hidden_dim: width inside; 4 * dim when None (arXiv 1706.03762, section 3.3).
+        bias: add biases, as GPT-2 does.
+    """
+
+    def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = False) -> None:
+        super().__init__()
+        hidden_dim = 4 * dim if hidden_dim is None else hidden_dim
+        self.up = nn.Linear(dim, hidden_dim, bias=bias)
+        self.down = nn.Linear(hidden_dim, dim, bias=bias)
+
+    def activation(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        return self.down(self.activation(self.up(x)))
+
+
+class ReLU2MLP(MLP):
+    """Squared ReLU: as good as gated units at this size, and cheaper (Primer, arXiv 2109.08668)."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+class SwiGLU(nn.Module):
+    """down(SiLU(gate(x)) * up(x)) (arXiv 2002.05202); hidden_dim 8/3 * dim when None, for as many weights as `MLP`."""
+
+    def __init__(self, *, dim: int, hidden_dim: int | None = None, bias: bool = False) -> None:
+        super().__init__()
+        hidden_dim = 8 * dim // 3 if hidden_dim is None else hidden_dim
+        self.gate_up = nn.Linear(dim, 2 * hidden_dim, bias=bias)
+        self.down = nn.Linear(hidden_dim, dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> [B, T, D]."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)

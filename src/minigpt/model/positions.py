@@ -1,0 +1,58 @@
+"""How a model knows where a token stands.
+
+A position scheme may act in two places: it may add to the token embeddings, and it may turn the queries and keys.
+`Positions` does neither; a scheme overrides the one it needs.
+
+Shapes: B batch, T time, D dim, N heads (of queries and keys together), C head_dim.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Positions(nn.Module):
+    """No positions at all: causal attention alone must tell the order (arXiv 2203.16634)."""
+
+    def __init__(self, *, block_size: int, dim: int, head_dim: int) -> None:
+        super().__init__()
+
+    def add(self, embeddings: Tensor, start: int) -> Tensor:
+        """Embeddings [B, T, D] of the positions start .. start + T - 1, with what the scheme adds to them."""
+        return embeddings
+
+    def rotate(self, heads: Tensor, start: int) -> Tensor:
+        """Queries or keys [B, T, N, C] of the positions start .. start + T - 1, turned as the scheme turns them."""
+        return heads
+
+
+class LearnedPositions(Positions):
+    """One learned vector per position, added to the embedding (GPT-2)."""
+
+    def __init__(self, *, block_size: int, dim: int, head_dim: int) -> None:
+        super().__init__(block_size=block_size, dim=dim, head_dim=head_dim)
+        self.embedding = nn.Embedding(block_size, dim)
+
+    def add(self, embeddings: Tensor, start: int) -> Tensor:
+        return embeddings + self.embedding.weight[start : start + embeddings.shape[1]]
+
+
+class RotaryPositions(Positions):
+    """Rotary embedding: dimension pairs (i, i + C/2) are turned by position * base^(-2i/C) (arXiv 2104.09864).
+
+    The dot product of a query and a key then depends on their distance alone.
+    """
+
+    def __init__(self, *, block_size: int, dim: int, head_dim: int, base: float = 10_000.0) -> None:
+        super().__init__(block_size=block_size, dim=dim, head_dim=head_dim)
+        if head_dim % 2:
+            raise ValueError(f"rotary positions turn pairs of dimensions: head_dim must be even, not {head_dim}")
+        frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+        angles = torch.outer(torch.arange(block_size, dtype=torch.float64), frequencies).float()
+        self.register_buffer("cos", angles.cos()[:, None, :], persistent=False)  # [block_size, 1, C/2]
+        self.register_buffer("sin", angles.sin()[:, None, :], persistent=False)
+
+    def rotate(self, heads: Tensor, start: int) -> Tensor:
+        span = slice(start, start + heads.shape[1])
+        cos, sin = self.cos[span].to(heads.dtype), self.sin[span].to(heads.dtype)
+        first, second = heads.chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

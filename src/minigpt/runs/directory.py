@@ -1,0 +1,75 @@
+"""Run directories: made atomically, found again by path or as `latest`."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
+
+
+def is_rank_zero() -> bool:
+    """Whether this process speaks and writes for the run; the others only compute."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def make_run_directory(parent: Path, name: str) -> Path:
+    """A new directory `<date>_<time>_<name>-<random>`, never one that exists.
+
+    Raises:
+        ValueError: the folder cannot be written.
+    """
+    while True:
+        directory = parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}-{secrets.token_hex(3)}"
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ValueError(f"cannot make a run directory in {parent}: {error.strerror}") from error
+        (directory / CHECKPOINTS).mkdir()
+        return directory
+
+
+def find_run(reference: str, runs_dir: Path) -> Path:
+    """The directory of a run: a path to it, or `latest`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if reference == "latest":
+        runs = sorted(runs_dir.glob(f"*/{CONFIG}"), key=lambda p: (p.parent.name[:19], p.stat().st_mtime_ns))
+        if not runs:
+            raise ValueError(f"no run in {runs_dir} yet: train one with python src/train.py")
+        return runs[-1].parent
+    directory = Path(reference)
+    if not (directory / CONFIG).is_file():
+        raise ValueError(f"no run at {reference}: name a run directory (it holds {CONFIG}), or latest")
+    return directory
+
+
+def find_checkpoint(reference: str, runs_dir: Path, prefer: str = "best.ckpt") -> Path:
+    """A checkpoint file: a path to it, or the preferred one of a run, else its last.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if Path(reference).is_file():
+        return Path(reference)
+    if reference.endswith(".ckpt"):
+        raise ValueError(f"no checkpoint at {reference}")
+    folder = find_run(reference, runs_dir) / CHECKPOINTS
+    for name in (prefer, "last.ckpt"):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"the run {folder.parent} has no checkpoint yet")
+
+
+def write_text_files(directory: Path, files: Mapping[str, str]) -> None:
+    """Write small text files of a run, by their names in it."""
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")

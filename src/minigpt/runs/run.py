@@ -1,0 +1,89 @@
+"""A run on disk, from its first file to its summary."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from minigpt.runs.checkpoints import step_checkpoints, step_of
+from minigpt.runs.directory import CHECKPOINTS, CONFIG, is_rank_zero, make_run_directory, write_text_files
+from minigpt.runs.summary import read_summary
+
+log = logging.getLogger("minigpt")
+
+
+@dataclass
+class Run:
+    """Where a run writes, and what it goes on from.
+
+    Attributes:
+        directory: the run directory; None in all processes but the first.
+        checkpoint: what to resume from; None for a new run.
+        earlier: the summary that a resumed run left when it stopped.
+        overrides: the options that it was started with.
+        config: its whole configuration, plain data.
+    """
+
+    directory: Path | None
+    checkpoint: Path | None
+    earlier: dict[str, Any]
+    overrides: list[str]
+    config: dict[str, Any]
+
+
+def open_run(config: dict[str, Any], overrides: list[str], hydra_config: str) -> Run:
+    """Make the run directory and write down what is run; or open the one that is resumed.
+
+    Raises:
+        ValueError: the directory cannot be made, or there is nothing to resume.
+    """
+    if config["resume"]:
+        directory = Path(config["resume"])
+        checkpoint = resumable_checkpoint(directory, config["trainer"]["max_steps"])
+        return Run(directory if is_rank_zero() else None, checkpoint, read_summary(directory) or {}, overrides, config)
+    if not is_rank_zero():
+        return Run(None, None, {}, overrides, config)
+    if config["paths"]["run_dir"]:
+        directory = Path(config["paths"]["run_dir"])
+        if (directory / CONFIG).exists():
+            raise ValueError(f"{directory} holds a run already: continue it with resume={directory}")
+        (directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    else:
+        directory = make_run_directory(Path(config["paths"]["log_dir"]) / "runs", config["name"])
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    files = {
+        CONFIG: text,
+        ".hydra/config.yaml": text,
+        ".hydra/overrides.yaml": yaml.safe_dump(overrides),
+        ".hydra/hydra.yaml": hydra_config,
+    }
+    write_text_files(directory, files)
+    return Run(directory, None, {}, overrides, config)
+
+
+def resumable_checkpoint(directory: Path, max_steps: int) -> Path:
+    """The newest checkpoint of a run that has steps left to do.
+
+    Raises:
+        ValueError: there is none, or the run is complete.
+    """
+    found = step_checkpoints(directory / CHECKPOINTS)
+    if not found:
+        raise ValueError(f"{directory} has no checkpoint to resume from")
+    if (step := step_of(found[-1])) >= max_steps:
+        raise ValueError(f"{directory} is complete at step {step}: add trainer.max_steps=N with a larger N to go on")
+    return found[-1]
+
+
+def start_log(directory: Path) -> None:
+    """Write what the package logs, and Python's warnings, to `train.log`."""
+    handler = logging.FileHandler(directory / "train.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.captureWarnings(True)
+    for name in ("minigpt", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+    log.setLevel(logging.INFO)

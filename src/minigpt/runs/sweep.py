@@ -1,0 +1,37 @@
+"""The ranking of a sweep's jobs, as rows, as CSV and as JSON."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from minigpt.runs.summary import read_summary
+
+COLUMNS = ("rank", "job", "overrides", "val_loss_best", "val_loss_best_step", "train_s", "tokens_per_s", "status")
+
+
+def rank_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
+    """One row a job of a sweep, the lowest validation loss first, those without one last."""
+    rows = []
+    for directory in (d for d in sweep_dir.iterdir() if d.is_dir() and d.name.isdigit()):
+        summary = read_summary(directory) or {"status": "failed", "error": "left no summary"}
+        rows.append(
+            {
+                "job": int(directory.name),
+                "overrides": " ".join(summary.get("overrides", [])),
+                **{key: summary.get(key) for key in COLUMNS[3:]},
+                "error": summary.get("error"),
+                "best_checkpoint": summary.get("best_checkpoint"),
+            }
+        )
+    rows.sort(key=lambda row: (row["val_loss_best"] is None, row["val_loss_best"] or 0.0, row["job"]))
+    return [{"rank": place, **row} for place, row in enumerate(rows, start=1)]
+
+
+def write_ranking(sweep_dir: Path, rows: list[dict[str, Any]]) -> None:
+    """`ranking.csv` and `ranking.json` in the sweep's directory."""
+    (sweep_dir / "ranking.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    with (sweep_dir / "ranking.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, "error", "best_checkpoint"])
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, its optimizers and schedules, the trainer and what it reports."""

@@ -1,0 +1,73 @@
+"""Save a run as it goes: by step, the best so far, the last."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule
+
+from minigpt.runs.checkpoints import link, step_checkpoints
+from minigpt.runs.directory import CHECKPOINTS
+from minigpt.training.trainer import Trainer
+
+
+class Checkpoints(Callback):
+    """`step_<n>.ckpt` every few steps, `last.ckpt` for the newest of them, `best.ckpt` for the lowest validation loss.
+
+    Args:
+        every_n_steps: optimizer steps between two checkpoints; None saves at the end alone.
+        keep_last: how many `step_<n>.ckpt` to keep.
+    """
+
+    def __init__(self, *, every_n_steps: int | None = None, keep_last: int = 1) -> None:
+        self.every_n_steps = every_n_steps
+        self.keep_last = keep_last
+        self.best_loss = math.inf
+        self.best_step: int | None = None
+        self.saved_step: int | None = None
+        self.folder = Path()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_loss": self.best_loss, "best_step": self.best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_loss, self.best_step = state_dict["best_loss"], state_dict["best_step"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Rank 0 made the run directory; a sharded checkpoint is written by all.
+        self.folder = trainer.strategy.broadcast(trainer.run_directory) / CHECKPOINTS
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self.every_n_steps and whole_step and trainer.global_step % self.every_n_steps == 0:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = trainer.callback_metrics["val/loss"].item()
+        if loss < self.best_loss:
+            self.best_loss, self.best_step = loss, trainer.global_step
+            trainer.save_checkpoint(self.best)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.saved_step != trainer.global_step:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write `step_<n>.ckpt`, let `last.ckpt` name it too, and drop the oldest."""
+        path = self.folder / f"step_{trainer.global_step}.ckpt"
+        trainer.save_checkpoint(path)
+        self.saved_step = trainer.global_step
+        if trainer.is_global_zero and path.is_file():
+            link(path, self.last)
+            for old in step_checkpoints(self.folder)[: -self.keep_last]:
+                old.unlink()

@@ -1,0 +1,48 @@
+"""End a run well when it is told to stop: finish the step, save, leave."""
+
+import signal
+import threading
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class GracefulStop(Callback):
+    """On SIGINT or SIGTERM the step is finished, then the run ends as if it were done; a second SIGINT ends it at once.
+
+    Attributes:
+        received: the signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self.receive)
+
+    def receive(self, number: int, frame: Any) -> None:
+        """Note the signal; from now on it has its usual effect again."""
+        self.received = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        stop = self.received is not None
+        if trainer.world_size > 1:
+            # All processes must leave at the same step. They agree where Metrics makes them wait anyway.
+            if trainer.global_step % trainer.log_every_n_steps:
+                return
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -1,0 +1,111 @@
+"""Measure a run: losses, gradient norm, speed. Writes every metric to every logger."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from minigpt.model.gpt import flops_per_token
+from minigpt.training.hardware import peak_flops
+
+log = logging.getLogger("minigpt")
+
+
+class Metrics(Callback):
+    """Collects on the device and looks only every `log_every_n_steps` steps, so that a GPU is never made to wait.
+
+    Attributes:
+        train_s: seconds spent in training steps, without validation and what follows it (samples, saving the best).
+        loss, tokens_per_s: of the newest steps that were looked at.
+        val: the newest validation's metrics.
+    """
+
+    def __init__(self) -> None:
+        self.train_s = 0.0
+        self.val: dict[str, float] = {}
+        self.loss: float | None = None
+        self.tokens_per_s: float | None = None
+        self.peak_name: str | None = None
+        self._peak: float | None = None
+        self._lr = 0.0
+        self._loss: Tensor | float = 0.0
+        self._steps = 0
+        self._mark = 0.0
+        self._pause: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"train_s": self.train_s, "val": dict(self.val)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.train_s, self.val = state_dict["train_s"], state_dict["val"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        peak = peak_flops(pl_module.device, trainer.precision)
+        self._peak, self.peak_name = peak if peak is not None else (None, None)
+        self._flops = flops_per_token(pl_module.model, trainer.datamodule.block_size)
+        self._mark = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._pause is not None:  # validation, and all that callbacks do after it, is over
+            self._mark += time.perf_counter() - self._pause
+            self._pause = None
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._loss = self._loss + outputs["loss"]  # Lightning divides it by the number of micro-batches
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        self._steps += 1
+        step = trainer.global_step
+        if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps or trainer.should_stop:
+            self.write(trainer, step, self.measure(trainer, pl_module))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._pause = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.val = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self.write(trainer, trainer.global_step, self.val)
+
+    def measure(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        """The metrics of the steps since the last call; waits for the device."""
+        self.loss = trainer.strategy.reduce(self._loss / self._steps, reduce_op="mean").item()
+        seconds = time.perf_counter() - self._mark
+        self.train_s += seconds
+        tokens_per_step = trainer.datamodule.batch_size * trainer.datamodule.block_size
+        tokens = trainer.global_step * tokens_per_step
+        self.tokens_per_s = self._steps * tokens_per_step / seconds
+        metrics = {
+            "train/loss": self.loss,
+            "optim/lr": self._lr,
+            "optim/grad_norm": full(pl_module.grad_norm).item() if pl_module.grad_norm is not None else math.nan,
+            "progress/tokens": tokens,
+            "progress/epoch": tokens / len(trainer.datamodule.corpus.train),
+            "throughput/tokens_per_s": self.tokens_per_s,
+            "throughput/step_ms": 1000 * seconds / self._steps,
+        }
+        if self._peak is not None:
+            metrics["throughput/mfu"] = self.tokens_per_s * self._flops / (self._peak * trainer.world_size)
+        if pl_module.device.type == "cuda":
+            metrics["memory/max_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        self._loss, self._steps, self._mark = 0.0, 0, time.perf_counter()
+        return metrics
+
+    def write(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
+        """Hand metrics to every logger, and to the log file."""
+        log.info("step %d  %s", step, "  ".join(f"{name} {value:.6g}" for name, value in metrics.items()))
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+
+
+def full(value: Tensor) -> Tensor:
+    """A sharded tensor as a whole one; a whole one as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value

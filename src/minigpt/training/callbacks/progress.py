@@ -1,0 +1,79 @@
+"""Show how far a run is: a bar on a terminal, a line now and then anywhere else."""
+
+import time
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+
+from minigpt.training.callbacks.metrics import Metrics
+from minigpt.training.terminal import console
+
+
+class ProgressBar(Callback):
+    """Its remaining time is the whole run's. It shows what `Metrics` measured last and never asks the device itself.
+
+    Args:
+        lines: how many lines to print over a run when the output is not a terminal.
+    """
+
+    def __init__(self, *, lines: int = 10) -> None:
+        self.lines = lines
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._shown = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("[bold]training"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[metrics]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+                refresh_per_second=4,
+            )
+            self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, metrics="")
+            self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        if self._bar is not None:
+            if (now := time.monotonic()) - self._shown > 0.2 or step == trainer.max_steps:
+                self._shown = now
+                self._bar.update(self._task, completed=step, metrics=describe(trainer))
+        elif (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            if step % max(trainer.log_every_n_steps, trainer.max_steps // self.lines) == 0:
+                console.print(f"step {step}/{trainer.max_steps}  {describe(trainer)}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Give the terminal back."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def describe(trainer: Trainer) -> str:
+    """The newest metrics on one line."""
+    metrics = next((c for c in trainer.callbacks if isinstance(c, Metrics)), None)
+    if metrics is None:
+        return ""
+    parts = [f"loss {metrics.loss:.3f}"] if metrics.loss is not None else []
+    parts += [f"val {metrics.val['val/loss']:.4f}"] if "val/loss" in metrics.val else []
+    parts += [f"{metrics.tokens_per_s:,.0f} tokens/s"] if metrics.tokens_per_s is not None else []
+    return "  ".join(parts)

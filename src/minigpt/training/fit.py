@@ -1,0 +1,175 @@
+"""Train, and leave a summary whatever happens."""
+
+import logging
+import sys
+import time
+import traceback
+from typing import Any
+
+import torch
+
+from minigpt import STARTED
+from minigpt.model.gpt import count_parameters, flops_per_token
+from minigpt.runs.checkpoints import step_of
+from minigpt.runs.run import Run, start_log
+from minigpt.runs.summary import git_commit, write_summary
+from minigpt.training.callbacks.checkpoints import Checkpoints
+from minigpt.training.callbacks.graceful_stop import GracefulStop
+from minigpt.training.callbacks.metrics import Metrics
+from minigpt.training.loggers import CSVLogger, WandB
+from minigpt.training.module import LanguageModel
+from minigpt.training.terminal import console, show_config, show_end, show_model
+from minigpt.training.trainer import Trainer
+
+log = logging.getLogger("minigpt")
+
+
+def fit(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: dict[str, Any]) -> float | None:
+    """Train to `max_steps`, or on from the run's checkpoint; return the best validation loss.
+
+    Ends the process with 130 after SIGINT, 143 after SIGTERM (a checkpoint is saved) and 1 after an error.
+    """
+    trainer.run_directory = run.directory
+    watch = Watch(trainer)
+    if run.directory is not None:
+        begin(trainer, module, data, run, config)
+    status, code, error = "completed", 0, None
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
+        if watch.stop.received is not None:
+            status, code = "interrupted", 128 + watch.stop.received
+    except KeyboardInterrupt:
+        status, code, error = "interrupted", 130, "interrupted twice"
+    except (Exception, SystemExit) as failure:
+        status, code, error = "failed", 1, explain_failure(failure)
+        log.error("%s", traceback.format_exc())
+        traceback.print_exc()
+    if run.directory is not None:
+        end(trainer, module, data, run, config, watch, status, error)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandB):
+            logger.finish(code)
+    if code:
+        sys.exit(code)
+    return watch.checkpoints.best_loss if watch.checkpoints.best_step is not None else None
+
+
+class Watch:
+    """The callbacks whose findings the summary reports; those that the configuration leaves out are added."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.metrics = find_or_add(trainer, Metrics)
+        self.checkpoints = find_or_add(trainer, Checkpoints)
+        self.stop = find_or_add(trainer, GracefulStop)
+
+
+def find_or_add(trainer: Trainer, kind: type) -> Any:
+    """The trainer's callback of a kind."""
+    found = next((c for c in trainer.callbacks if isinstance(c, kind)), None)
+    if found is None:
+        found = kind()
+        trainer.callbacks.append(found)
+    return found
+
+
+def begin(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: dict[str, Any]) -> None:
+    """Say what is run, and start its log."""
+    assert run.directory is not None
+    start_log(run.directory)
+    write_summary(run.directory, {**run.earlier, "status": "running", "overrides": run.overrides})
+    log.info("start: %s", " ".join(sys.argv))
+    show_config(config)
+    show_model(module.model, flops_per_token(module.model, data.block_size))
+    corpus = data.corpus
+    console.print(
+        f"text [bold]{data.path}[/]: {len(corpus.train):,} tokens to train on, {len(corpus.val):,} to validate on, "
+        f"vocabulary {corpus.tokenizer.vocab_size}\n"
+        f"device [bold]{trainer.strategy.root_device.type}[/] x {trainer.world_size}, precision {trainer.precision}\n"
+        f"run directory [bold]{run.directory}[/]"
+    )
+    if run.checkpoint is not None:
+        console.print(f"resuming after step [bold]{step_of(run.checkpoint)}[/] from {run.checkpoint}")
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger):
+                logger.cut(step_of(run.checkpoint))
+
+
+def end(
+    trainer: Trainer,
+    module: LanguageModel,
+    data: Any,
+    run: Run,
+    config: dict[str, Any],
+    watch: Watch,
+    status: str,
+    error: str | None,
+) -> None:
+    """Write summary.json and show what came of the run."""
+    assert run.directory is not None
+    metrics, checkpoints = watch.metrics, watch.checkpoints
+    wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandB)), None)
+    tokens = trainer.global_step * data.batch_size * data.block_size
+    best = checkpoints.best if checkpoints.best.is_file() else None
+    last = checkpoints.last if checkpoints.last.is_file() else None
+    summary = {
+        "status": status,
+        "error": error,
+        "steps": trainer.global_step,
+        "tokens": tokens,
+        "wall_clock_s": time.monotonic() - STARTED,
+        "train_s": metrics.train_s,
+        "parameters": count_parameters(module.model),
+        "text": data.path,
+        "val_loss": metrics.val.get("val/loss"),
+        "val_bpc": metrics.val.get("val/bpc"),
+        "val_loss_best": checkpoints.best_loss if checkpoints.best_step is not None else None,
+        "val_loss_best_step": checkpoints.best_step,
+        "tokens_per_s": tokens / metrics.train_s if metrics.train_s else None,
+        "mfu_peak": metrics.peak_name,
+        "seed": config["seed"],
+        "precision": trainer.precision,
+        "strategy": type(trainer.strategy).__name__,
+        "devices": trainer.world_size,
+        "torch": torch.__version__,
+        "git_commit": git_commit(),
+        "overrides": run.overrides,
+        "wandb_id": wandb.version if wandb is not None else run.earlier.get("wandb_id"),
+        "best_checkpoint": str(best) if best else None,
+        "last_checkpoint": str(last) if last else None,
+    }
+    write_summary(run.directory, summary)
+    log.info("%s at step %d: val_loss_best %s", status, trainer.global_step, summary["val_loss_best"])
+    show_end(status, describe(summary, run, wandb))
+
+
+def describe(summary: dict[str, Any], run: Run, wandb: WandB | None) -> list[str]:
+    """What to know and what to do after a run, as lines."""
+    lines = []
+    if summary["val_loss_best"] is not None:
+        lines.append(
+            f"validation loss [bold]{summary['val_loss_best']:.4f}[/] at step {summary['val_loss_best_step']} "
+            f"({summary['parameters']:,} parameters, text {summary['text']})"
+        )
+    if summary["tokens_per_s"]:
+        lines.append(
+            f"{summary['steps']} steps, {summary['train_s']:.1f} s of training, {summary['wall_clock_s']:.1f} s in all, "
+            f"{summary['tokens_per_s']:,.0f} tokens/s"
+        )
+    lines.append(f"everything is in  {run.directory}")
+    if summary["best_checkpoint"] or summary["last_checkpoint"]:
+        lines.append(f'generate  python src/generate.py run={run.directory} prompt="ROMEO:"')
+        lines.append(f"evaluate  python src/evaluate.py run={run.directory}")
+    if summary["last_checkpoint"]:
+        more = "" if summary["status"] != "completed" else f" trainer.max_steps={2 * summary['steps']}"
+        lines.append(f"resume    python src/train.py resume={run.directory}{more}")
+    if wandb is not None and wandb.folder is not None:
+        if wandb.mode == "offline":
+            lines.append(f"curves    wandb leet {wandb.folder}      upload: wandb sync {wandb.folder}")
+        else:
+            lines.append(f"curves    {wandb.wandb_run.url}")
+    return lines
+
+
+def explain_failure(failure: BaseException) -> str:
+    """The first line of an error, with its kind."""
+    return f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"

@@ -1,0 +1,145 @@
+"""The LightningModule: what one step does, how it is validated, and what a checkpoint needs to be read alone.
+
+Shapes: B rows, T time, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+
+from minigpt.data.blocks import mix
+from minigpt.inference.scoring import bits_per_character, score
+from minigpt.training.optimizers import parameter_groups
+
+Batch = tuple[Tensor, Tensor]
+
+
+class LanguageModel(lightning.LightningModule):
+    """Next-token prediction with any model that maps token ids [B, T] to logits [B, T, V].
+
+    Args:
+        model: the network; it knows nothing of training.
+        optimizer: constructor that takes `parameter_groups`.
+        scheduler: function of (step, total_steps) from `minigpt.training.schedules`.
+        seed: names the dropout masks of each step.
+        compile: compile the network with torch.compile.
+        tokens_per_character: what turns nats per token into bits per character.
+        description: plain data that goes into each checkpoint, from which `minigpt.inference.load` rebuilds the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., float],
+        seed: int,
+        compile: bool = False,
+        tokens_per_character: float = 1.0,
+        description: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.seed = seed
+        self.tokens_per_character = tokens_per_character
+        self.description = description or {}
+        self.grad_norm: Tensor | None = None
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.val_accuracy = MeanMetric(nan_strategy="disable")
+        if compile:
+            self.model.compile()  # in place: the names in the state dict stay as they are
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        tokens, targets = batch
+        return F.cross_entropy(self.model(tokens).flatten(0, 1), targets.flatten())
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Draw each micro-batch's dropout from (seed, step, micro-step, device), so that a resumed run repeats it."""
+        micro_step = batch_index % self.trainer.accumulate_grad_batches
+        key = (self.global_step * self.trainer.accumulate_grad_batches + micro_step) * self.trainer.world_size
+        seed_generator(self.device, key + self.global_rank, self.seed)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        tokens, targets = batch
+        loss, correct, count = score(self.model(tokens), targets)
+        share = count.clamp(min=1)  # a device's part of the last batch may hold no token at all
+        self.val_loss.update(loss / share, weight=count)
+        self.val_accuracy.update(correct / share, weight=count)
+
+    def on_validation_epoch_end(self) -> None:
+        loss = self.val_loss.compute()
+        metrics = {
+            "val/loss": loss,
+            "val/bpc": bits_per_character(loss, self.tokens_per_character),
+            "val/perplexity": loss.exp(),
+            "val/accuracy": self.val_accuracy.compute(),
+        }
+        self.log_dict(metrics, logger=False)  # for early stopping; the Metrics callback writes all metrics
+        self.val_loss.reset()
+        self.val_accuracy.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optimizer(parameter_groups(self.model))
+        total_steps = self.trainer.max_steps
+        schedule = LambdaLR(optimizer, lambda step: self.scheduler(step, total_steps=total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of all gradients together, and keep what it was before.
+
+        Lightning's own clipping refuses fused optimizers under mixed precision, though bfloat16 has no gradient
+        scaling that could come in between.
+        """
+        if gradient_clip_val is None:
+            self.grad_norm = nn.utils.get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
+        else:
+            self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
+    def configure_model(self) -> None:
+        """Shard parameters, gradients and optimizer state over the devices of a data-parallel mesh (trainer=fsdp)."""
+        mesh = self.device_mesh
+        if mesh is None or isinstance(self.model, FSDPModule):
+            return
+        for block in self.model.blocks:
+            fully_shard(block, mesh=mesh["data_parallel"])
+        fully_shard(self.model, mesh=mesh["data_parallel"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["minigpt"] = self.description
+
+
+def describe(config: dict[str, Any], data: Any, precision: str) -> dict[str, Any]:
+    """What a checkpoint says of itself besides the weights: plain data alone, see `minigpt.inference.load`."""
+    text = {"path": data.path, "sha256": data.corpus.text_sha256, "val_fraction": data.val_fraction}
+    return {
+        "model": config["model"],
+        "tokenizer": data.corpus.tokenizer.state(),
+        "precision": precision,
+        "text": text | {"data_dir": str(data.data_dir), "val_batch_size": data.val_batch_size},
+    }
+
+
+def seed_generator(device: torch.device, key: int, seed: int) -> None:
+    """Seed the device's random generator alone: `torch.manual_seed` visits every backend, which costs a step time."""
+    value = int(mix(seed, np.array([key], dtype=np.uint64), 1)[0])
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(value)
+    elif device.type == "mps":
+        torch.mps.manual_seed(value)
+    else:
+        torch.default_generator.manual_seed(value)

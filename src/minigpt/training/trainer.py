@@ -1,0 +1,91 @@
+"""Lightning's Trainer with the few settings that miniGPT fixes, and names resolved for the device at hand."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+
+from minigpt.inference.load import find_device
+from minigpt.runs.checkpoints import AtomicCheckpointIO
+from minigpt.training.precision import resolve_precision
+
+
+for package in ("lightning.pytorch", "lightning.fabric"):  # no tips, no list of the accelerators that are not there
+    logging.getLogger(package).setLevel(logging.WARNING)
+
+
+class Trainer(lightning.Trainer):
+    """`lightning.Trainer` that counts in optimizer steps. Any further argument of it may be given by its own name.
+
+    Args:
+        max_steps: optimizer steps of the run.
+        accelerator: auto, cpu, cuda or mps.
+        devices: how many devices of this machine.
+        strategy: auto (one process a device, gradients averaged, when there are several), ddp, fsdp.
+        precision: auto, or the name of a Lightning precision.
+        accumulate_grad_batches: micro-batches that make one step; the rows of the step stay the same.
+        val_every_n_steps: optimizer steps between two validations.
+
+    Raises:
+        ValueError: for devices that the machine does not have, or options that do not go together.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_steps: int,
+        accelerator: str = "auto",
+        devices: int = 1,
+        strategy: str = "auto",
+        precision: str = "auto",
+        accumulate_grad_batches: int = 1,
+        val_every_n_steps: int = 250,
+        **lightning_options: Any,
+    ) -> None:
+        accelerator = find_device("auto" if accelerator == "gpu" else accelerator).type
+        check_devices(accelerator, devices)
+        options = dict(
+            max_steps=max_steps,
+            max_epochs=-1,
+            accelerator=accelerator,
+            devices=devices,
+            strategy=make_strategy(strategy, devices),
+            precision=resolve_precision(precision, accelerator),
+            accumulate_grad_batches=accumulate_grad_batches,
+            val_check_interval=val_every_n_steps * accumulate_grad_batches,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            plugins=[AtomicCheckpointIO()],
+            **lightning_options,
+        )
+        try:
+            super().__init__(**options)
+        except (MisconfigurationException, TypeError) as error:
+            raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+        self.run_directory: Path | None = None  # only rank 0 has one
+
+
+def check_devices(accelerator: str, devices: int) -> None:
+    """Raises ValueError when the machine has fewer devices."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = {"cuda": torch.cuda.device_count, "mps": lambda: 1}.get(accelerator, lambda: cpus)()
+    if devices > count:
+        raise ValueError(f"trainer.devices={devices}, but this machine has {count} {accelerator} device(s)")
+
+
+def make_strategy(strategy: str, devices: int) -> Strategy | str:
+    """The Lightning strategy for a name; the model's buffers are constants, so nothing needs to broadcast them."""
+    if strategy == "fsdp":
+        return ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
+    if strategy == "ddp" or (strategy == "auto" and devices > 1):
+        return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=False)
+    return strategy

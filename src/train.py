@@ -1,0 +1,36 @@
+"""Train a GPT: `python src/train.py model=small trainer.devices=2`; `--help` shows what can be chosen."""
+
+from typing import Any
+
+from minigpt.config.door import door
+
+
+@door("train")
+def main(config: dict[str, Any]) -> float | None:
+    import torch
+
+    from minigpt.config.build import build, build_all, invocation
+    from minigpt.runs.run import open_run
+    from minigpt.training.fit import fit
+    from minigpt.training.module import LanguageModel, describe
+
+    torch.manual_seed(config["seed"])
+    data = build(config["data"])
+    model = build(config["model"])(vocab_size=data.corpus.tokenizer.vocab_size)
+    trainer = build(config["trainer"], precision=config["precision"])
+    module = LanguageModel(
+        model,
+        optimizer=build(config["optimizer"]),
+        scheduler=build(config["scheduler"]),
+        seed=config["seed"],
+        compile=config["compile"],
+        description=describe(config, data, trainer.precision),
+    )
+    run = open_run(config, *invocation())
+    trainer.callbacks.extend(build_all(config["callbacks"]))
+    trainer.loggers = build_all(config["logger"], run=run)
+    return fit(trainer, module, data, run, config)
+
+
+if __name__ == "__main__":
+    main()
