@@ -31,7 +31,7 @@ class Sweep(Callback):
 
 def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path) -> None:
     """The ranking on the terminal, and how to go on from the best job."""
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     table = Table(title=f"{len(rows)} runs, the best first")
     for column in COLUMNS:
         table.add_column(column.replace("val_loss_best_step", "at step").replace("_", " "), overflow="fold")

@@ -148,16 +148,25 @@ class TrainStream:
         self.micro_batches = micro_batches
         self.rank = rank
         self.world_size = world_size
-        self.steps = range(first_step, last_step)
+        self.first_step = first_step
+        self.last_step = last_step
         self.pin = pin
         self.row = np.arange(blocks.block_size + 1)
 
     def __len__(self) -> int:
-        return len(self.steps) * self.micro_batches
+        """The whole run's micro-batches: Lightning counts on from those that a resumed run has done."""
+        return self.last_step * self.micro_batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the step alone says where the stream stands. Having this tells Lightning that it can resume."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing; see `state_dict`."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         share = self.batch_size // (self.micro_batches * self.world_size)
-        for step in self.steps:
+        for step in range(self.first_step, self.last_step):
             starts = self.blocks.starts(step, self.batch_size)
             for micro in range(self.micro_batches):
                 first = (micro * self.world_size + self.rank) * share

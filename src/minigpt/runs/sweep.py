@@ -11,14 +11,20 @@ COLUMNS = ("rank", "job", "overrides", "val_loss_best", "val_loss_best_step", "t
 
 
 def rank_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
-    """One row a job of a sweep, the lowest validation loss first, those without one last."""
+    """One row a job of a sweep, the lowest validation loss first, those without one last.
+
+    A job is named by the options that it does not share with all the others.
+    """
+    lost = {"status": "failed", "error": "left no summary"}
+    summaries = {d: read_summary(d) or lost for d in sweep_dir.iterdir() if d.is_dir() and d.name.isdigit()}
+    common = set.intersection(*(set(s.get("overrides", [])) for s in summaries.values())) if summaries else set()
     rows = []
-    for directory in (d for d in sweep_dir.iterdir() if d.is_dir() and d.name.isdigit()):
-        summary = read_summary(directory) or {"status": "failed", "error": "left no summary"}
+    for directory, summary in summaries.items():
+        own = [o for o in summary.get("overrides", []) if len(summaries) == 1 or o not in common]
         rows.append(
             {
                 "job": int(directory.name),
-                "overrides": " ".join(summary.get("overrides", [])),
+                "overrides": " ".join(own),
                 **{key: summary.get(key) for key in COLUMNS[3:]},
                 "error": summary.get("error"),
                 "best_checkpoint": summary.get("best_checkpoint"),

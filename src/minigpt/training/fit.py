@@ -116,7 +116,7 @@ def end(
         "error": error,
         "steps": trainer.global_step,
         "tokens": tokens,
-        "wall_clock_s": time.monotonic() - STARTED,
+        "wall_clock_s": run.earlier.get("wall_clock_s", 0.0) + time.monotonic() - STARTED,
         "train_s": metrics.train_s,
         "parameters": count_parameters(module.model),
         "text": data.path,

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric
+from torchmetrics import MetricCollection, SumMetric
 
 from minigpt.data.blocks import mix
 from minigpt.inference.scoring import bits_per_character, score
 from minigpt.training.optimizers import parameter_groups
 
 Batch = tuple[Tensor, Tensor]
+SUMS = ("loss", "correct", "count")  # what `score` returns
 
 
 class LanguageModel(lightning.LightningModule):
@@ -54,8 +55,8 @@ class LanguageModel(lightning.LightningModule):
         self.tokens_per_character = tokens_per_character
         self.description = description or {}
         self.grad_norm: Tensor | None = None
-        self.val_loss = MeanMetric(nan_strategy="disable")
-        self.val_accuracy = MeanMetric(nan_strategy="disable")
+        # Sums, since torchmetrics 1.9's MeanMetric forgets its weights when it does not look for NaN.
+        self.val_sums = MetricCollection({name: SumMetric(nan_strategy="disable") for name in SUMS})
         if compile:
             self.model.compile()  # in place: the names in the state dict stay as they are
 
@@ -71,22 +72,20 @@ class LanguageModel(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         tokens, targets = batch
-        loss, correct, count = score(self.model(tokens), targets)
-        share = count.clamp(min=1)  # a device's part of the last batch may hold no token at all
-        self.val_loss.update(loss / share, weight=count)
-        self.val_accuracy.update(correct / share, weight=count)
+        for name, value in zip(SUMS, score(self.model(tokens), targets), strict=True):
+            self.val_sums[name].update(value)
 
     def on_validation_epoch_end(self) -> None:
-        loss = self.val_loss.compute()
+        sums = self.val_sums.compute()  # over all devices
+        loss = sums["loss"] / sums["count"]
         metrics = {
             "val/loss": loss,
             "val/bpc": bits_per_character(loss, self.tokens_per_character),
             "val/perplexity": loss.exp(),
-            "val/accuracy": self.val_accuracy.compute(),
+            "val/accuracy": sums["correct"] / sums["count"],
         }
         self.log_dict(metrics, logger=False)  # for early stopping; the Metrics callback writes all metrics
-        self.val_loss.reset()
-        self.val_accuracy.reset()
+        self.val_sums.reset()
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.optimizer(parameter_groups(self.model))

@@ -1,7 +1,9 @@
 """Lightning's Trainer with the few settings that miniGPT fixes, and names resolved for the device at hand."""
 
+import inspect
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
+from torch.nn.parallel import DistributedDataParallel
+
 from minigpt.inference.load import find_device
 from minigpt.runs.checkpoints import AtomicCheckpointIO
 from minigpt.training.precision import resolve_precision
@@ -17,6 +21,7 @@ from minigpt.training.precision import resolve_precision
 
 for package in ("lightning.pytorch", "lightning.fabric"):  # no tips, no list of the accelerators that are not there
     logging.getLogger(package).setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning 2.6.6 under torch 2.13
 
 
 class Trainer(lightning.Trainer):
@@ -71,6 +76,7 @@ class Trainer(lightning.Trainer):
             super().__init__(**options)
         except (MisconfigurationException, TypeError) as error:
             raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+        self.val_every_n_steps = val_every_n_steps
         self.run_directory: Path | None = None  # only rank 0 has one
 
 
@@ -87,5 +93,8 @@ def make_strategy(strategy: str, devices: int) -> Strategy | str:
     if strategy == "fsdp":
         return ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
     if strategy == "ddp" or (strategy == "auto" and devices > 1):
-        return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=False)
+        # torch 2.13 renamed the option; the old name still works there, with a warning.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        return DDPStrategy(gradient_as_bucket_view=True, **{sync_buffers: False})
     return strategy

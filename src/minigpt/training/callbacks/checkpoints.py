@@ -49,14 +49,25 @@ class Checkpoints(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.every_n_steps and whole_step and trainer.global_step % self.every_n_steps == 0:
+        # Where a validation follows, its result belongs into the checkpoint.
+        if whole_step and trainer.global_step % trainer.val_every_n_steps and self.is_due(trainer):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = trainer.callback_metrics["val/loss"].item()
-        if loss < self.best_loss:
+        improved = loss < self.best_loss
+        if improved:
             self.best_loss, self.best_step = loss, trainer.global_step
+        if self.is_due(trainer):
+            self.save(trainer)
+        if improved and self.saved_step == trainer.global_step and trainer.is_global_zero:
+            link(self.folder / f"step_{trainer.global_step}.ckpt", self.best)
+        elif improved:
             trainer.save_checkpoint(self.best)
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether this step is to be saved."""
+        return bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.saved_step != trainer.global_step:

@@ -1,4 +1,4 @@
-"""End a run well when it is told to stop: finish the step, save, leave."""
+"""End a run well: validate the last step; when told to stop, finish the step, save, leave."""
 
 import signal
 import threading
@@ -32,6 +32,9 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True  # Lightning would end by itself, but without validating the last step
             return
         stop = self.received is not None
         if trainer.world_size > 1:
