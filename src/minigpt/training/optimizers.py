@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from minigpt.training.precision import resolve_precision
+
 HIDDEN, EMBEDDING, VECTOR = "hidden", "embedding", "vector"
 
 
@@ -42,6 +44,7 @@ class Muon(torch.optim.Optimizer):
         adamw_lr: of all else; a schedule scales both.
         betas, eps: of AdamW.
         weight_decay: per step, times the learning rate.
+        precision: auto or a Lightning precision: the products are done in bfloat16 where that means bf16, else float32.
         iterations: of the orthogonalisation.
     """
 
@@ -55,6 +58,7 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-10,
         weight_decay: float = 0.0,
+        precision: str = "auto",
         iterations: int = 5,
     ) -> None:
         defaults = {
@@ -66,6 +70,7 @@ class Muon(torch.optim.Optimizer):
             "iterations": iterations,
         }
         super().__init__(params, defaults)
+        self.precision = precision
         for group in self.param_groups:
             if group["role"] != HIDDEN:
                 group["lr"] = adamw_lr
@@ -99,7 +104,9 @@ class Muon(torch.optim.Optimizer):
                 buffers.append(self.state[p]["momentum"])
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
-            updates = orthogonalize(torch.stack(nesterov), group["iterations"])
+            stacked = torch.stack(nesterov)
+            low = resolve_precision(self.precision, stacked.device.type).startswith("bf16")
+            updates = orthogonalize(stacked.bfloat16() if low else stacked, group["iterations"])
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"] * scale)
@@ -134,14 +141,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: Tensor, iterations: int) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: singular values end between about 0.7 and 1.2. [N, R, C].
 
-    Newton-Schulz iteration X <- a X + (b A + c A^2) X with A = X X^T, in bfloat16, with the coefficients that lift
+    Newton-Schulz iteration X <- a X + (b A + c A^2) X with A = X X^T, which bfloat16 is good enough for, with the coefficients that lift
     small singular values fastest (Jordan et al., "Muon", 2024).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.mT
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
     x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):
         gram = x @ x.mT

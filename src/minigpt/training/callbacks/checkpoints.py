@@ -58,10 +58,11 @@ class Checkpoints(Callback):
         improved = loss < self.best_loss
         if improved:
             self.best_loss, self.best_step = loss, trainer.global_step
+        # Saving makes all processes meet, so each must take the same way through here.
         if self.is_due(trainer):
             self.save(trainer)
-        if improved and self.saved_step == trainer.global_step and trainer.is_global_zero:
-            link(self.folder / f"step_{trainer.global_step}.ckpt", self.best)
+            if improved and trainer.is_global_zero:
+                link(self.last, self.best)
         elif improved:
             trainer.save_checkpoint(self.best)
 
