@@ -13,6 +13,7 @@ from minigpt.config import schema
 from minigpt.config.conf import targets
 from minigpt.config.errors import ConfigError, did_you_mean
 from minigpt.config.signature import accepts, read_signature
+from minigpt.data.corpus import find_text, read_text
 
 # The values that make sense, by the name of the option wherever it stands: (lowest, highest, lowest itself excluded).
 POSITIVE_INT, POSITIVE, NOT_NEGATIVE = (1, math.inf, False), (0, math.inf, True), (0, math.inf, False)
@@ -32,7 +33,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "decay_fraction": (0, 1, True),
     "top_p": (0, 1, True),
     "num_chars": (1000, 1e9, False),
-    "seed": (0, 2**63 - 1, False),
+    "seed": (0, math.inf, False),
 }
 PRECISIONS = (
     "auto 32-true 32 16-mixed bf16-mixed 16-true bf16-true 64-true 64 transformer-engine transformer-engine-float16"
@@ -44,6 +45,8 @@ CHOICES = {
     "strategy": ["auto", "ddp", "fsdp"],
     "mode": ["auto", "online", "offline", "disabled", "shared", "min", "max"],
 }
+
+LONG_TEXT = 1 << 26
 
 
 def check(config: DictConfig, door: str) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def check(config: DictConfig, door: str) -> dict[str, Any]:
     check_fields(plain, schema.DOORS[door], "")
     for path, node in parts(plain):
         check_part(path, node)
-    for path, value in leaves(plain):
+    for path, value in sorted(leaves(plain), key=lambda leaf: leaf[0].count(".")):
         check_value(path, value)
     if door == "train":
         check_together(plain)
@@ -91,7 +94,10 @@ def check_part(path: str, node: Mapping[str, Any]) -> None:
             continue
         if key not in signature:
             raise ConfigError(f"unknown option {f'{path}.{key}'!r}{did_you_mean(str(key), signature)}")
-        if not (isinstance(value, Mapping) and "_target_" in value):
+        is_part = isinstance(value, Mapping) and "_target_" in value
+        if signature[key].startswith("Callable") and not is_part:
+            raise ConfigError(f"{path}.{key}={value} is no part: choose one with {path}/{key}=...")
+        if not is_part:
             check_type(f"{path}.{key}", value, signature[key])
 
 
@@ -121,6 +127,12 @@ def check_together(config: Mapping[str, Any]) -> None:
     for group, node in (("model", model), ("data", data), ("trainer", trainer)):
         if "_target_" not in node:
             raise ConfigError(f"{group} has no _target_: choose one with {group}=...")
+    for group in ("callbacks", "logger"):
+        for name, node in config[group].items():
+            if node is not None and not (isinstance(node, Mapping) and "_target_" in node):
+                raise ConfigError(f"{group}.{name}={node} is no part: it must have a _target_, or be null")
+    if not config["name"] or config["name"].startswith(".") or "/" in config["name"] or "\0" in config["name"]:
+        raise ConfigError(f"name={config['name']!r} must be usable as a folder's name")
     heads, dim = model.get("num_heads"), model.get("dim")
     if heads is not None and dim % heads:
         raise ConfigError(f"model.dim={dim} must divide by model.num_heads={heads}")
@@ -136,7 +148,20 @@ def check_together(config: Mapping[str, Any]) -> None:
             f"data.batch_size={data['batch_size']} must divide by trainer.devices x "
             f"trainer.accumulate_grad_batches = {devices} x {micro}"
         )
+    check_text(data)
     check_writable(Path(config["paths"]["run_dir"] or config["paths"]["log_dir"]))
+
+
+def check_text(data: Mapping[str, Any]) -> None:
+    """A local text is there, is UTF-8 and has two blocks to train on. Very long ones are read later, once."""
+    if data.get("path") is None or data.get("url") is not None:
+        return
+    path = find_text(data["path"], data["data_dir"])
+    if path.stat().st_size > LONG_TEXT:
+        return
+    length = sum(map(len, read_text(path)))
+    if length < 4 * data["block_size"] or length < 20:
+        raise ConfigError(f"{path} has {length} characters: too short for data.block_size={data['block_size']}")
 
 
 def check_writable(directory: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 import os
 import secrets
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from minigpt.config.checks import check
 from minigpt.config.conf import CONF
-from minigpt.config.errors import ConfigError, explain
+from minigpt.config.errors import explain
 from minigpt.config.resume import continue_run
 
 USAGE = 2
@@ -35,8 +36,11 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
                 if composed.get("resume"):
                     composed = continue_run(composed)
                 return main(check(composed, name))
-            except (ValueError, OmegaConfBaseException) as error:
+            except (ValueError, OmegaConfBaseException, HydraException) as error:
                 refuse(error)
+            except Exception:
+                traceback.print_exc()
+                sys.exit(1)
 
         task.__module__ = main.__module__  # Hydra names the job after the file of its task
 
@@ -45,7 +49,7 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
             argparse.ArgumentParser.error = lambda parser, message: refuse(ValueError(message))  # type: ignore
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
-            except (HydraException, OmegaConfBaseException, ConfigError) as error:
+            except Exception as error:  # Hydra raises many kinds for a command line that it cannot compose
                 refuse(error)
 
         return command

@@ -52,15 +52,16 @@ def find_trained(reference: str, log_dir: str, device: str) -> Trained:
 
 
 def find_device(name: str) -> torch.device:
-    """The torch device for auto, cpu, cuda or mps.
+    """The torch device for auto, gpu, cpu, cuda or mps.
 
     Raises:
         ValueError: this machine does not have it.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in present.items() if there)
-    if not present[name]:
+    if name in ("auto", "gpu"):
+        kinds = ("cuda", "mps", "cpu") if name == "auto" else ("cuda", "mps")
+        name = next((kind for kind in kinds if present[kind]), name)
+    if not present.get(name):
         here = ", ".join(kind for kind, there in present.items() if there)
         raise ValueError(f"device {name} is not available on this machine, which has: {here}")
     return torch.device(name)

@@ -12,7 +12,12 @@ def resolve_precision(precision: str, device_type: str) -> str:
     Args:
         precision: `auto` or the name of a Lightning precision.
         device_type: "cpu", "cuda" or "mps".
+
+    Raises:
+        ValueError: the device cannot compute in it.
     """
+    if precision.startswith(("16", "transformer-engine")) and device_type == "cpu":
+        raise ValueError(f"precision={precision} needs a GPU: use auto, bf16-mixed or 32-true on a CPU")
     if precision != "auto":
         return precision
     fast = {"cuda": cuda_has_bf16, "cpu": cpu_has_bf16}.get(device_type, lambda: False)

@@ -52,7 +52,7 @@ class Trainer(lightning.Trainer):
         val_every_n_steps: int = 250,
         **lightning_options: Any,
     ) -> None:
-        accelerator = find_device("auto" if accelerator == "gpu" else accelerator).type
+        accelerator = find_device(accelerator).type
         check_devices(accelerator, devices)
         options = dict(
             max_steps=max_steps,
