@@ -5,7 +5,6 @@ memory-mapped file that is rebuilt whenever it does not match the text to the le
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from minigpt.data.tokenizer import CharTokenizer
 
@@ -81,12 +81,9 @@ def file_hash(path: Path, start: int = 0) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> FileLock:
     """Only one process at a time works on `path`."""
-    with path.with_name(path.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return FileLock(path.with_name(path.name + ".lock"))
 
 
 @contextlib.contextmanager

@@ -91,7 +91,10 @@ def check_devices(accelerator: str, devices: int) -> None:
 def make_strategy(strategy: str, devices: int) -> Strategy | str:
     """The Lightning strategy for a name; the model's buffers are constants, so nothing needs to broadcast them."""
     if strategy == "fsdp":
-        return ModelParallelStrategy(data_parallel_size=devices, tensor_parallel_size=1)
+        # One whole file a checkpoint, as with every other strategy, so that all doors can read it.
+        return ModelParallelStrategy(
+            data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
     if strategy == "ddp" or (strategy == "auto" and devices > 1):
         # torch 2.13 renamed the option; the old name still works there, with a warning.
         known = inspect.signature(DistributedDataParallel.__init__).parameters

@@ -1,0 +1,34 @@
+"""What several tests use: composed configurations, tiny models and texts, and the doors as real processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def same_seed():
+    """Each test draws the same numbers, whatever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def door(tmp_path):
+    """Run a door as a user does, with its own logs; returns the finished process."""
+
+    def run(script: str, *options: str, data_dir: Path | None = None, timeout: float = 240, **environment: str):
+        env = os.environ | {"MINIGPT_DATA_DIR": str(data_dir or tmp_path / "data"), "WANDB_MODE": "offline"}
+        env = {k: v for k, v in env.items() if k != "WANDB_API_KEY"} | environment
+        command = [sys.executable, str(ROOT / "src" / script), *options]
+        if script == "train.py" and not {"--help", "--cfg"} & set(options):
+            command.append(f"paths.log_dir={tmp_path / 'logs'}")
+        elif script != "train.py":
+            command.append(f"paths.log_dir={tmp_path / 'logs'}")
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
+
+    return run

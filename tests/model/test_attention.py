@@ -1,0 +1,137 @@
+"""Every attention: causal, the same fused and written out, the same with a cache."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.gpt import GPT
+from minigpt.model.kv_cache import LayerCache
+from minigpt.model.mlp import MLP, ReLU2MLP, SwiGLU
+from minigpt.model.norms import LayerNorm, RMSNorm
+from minigpt.model.positions import LearnedPositions, Positions, RotaryPositions
+
+T, D, H = 12, 32, 4
+ATTENTIONS = {
+    "causal": partial(CausalSelfAttention),
+    "causal with biases": partial(CausalSelfAttention, bias=True),
+    "qk_norm": partial(CausalSelfAttention, qk_norm=True),
+    "grouped": partial(CausalSelfAttention, num_kv_heads=2, qk_norm=True),
+    "multi-query": partial(CausalSelfAttention, num_kv_heads=1),
+}
+POSITIONS = {"none": Positions, "learned": LearnedPositions, "rotary": RotaryPositions}
+
+every_attention = pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
+every_position = pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
+
+
+def make(attention, positions, **options):
+    return attention(dim=D, num_heads=H, block_size=T, **options).eval(), positions(
+        block_size=T, dim=D, head_dim=D // H
+    )
+
+
+def make_gpt(attention=ATTENTIONS["qk_norm"], positions=RotaryPositions, mlp=ReLU2MLP, norm=RMSNorm, **options):
+    parts = {"attention": attention, "positions": positions, "mlp": mlp, "norm": norm}
+    sizes = {"vocab_size": 11, "block_size": T, "num_layers": 2, "num_heads": H, "dim": D}
+    return GPT(**sizes | parts | options).eval()
+
+
+@every_attention
+@every_position
+def test_output_depends_on_the_past_alone(attention, positions):
+    layer, scheme = make(attention, positions)
+    x = torch.randn(1, T, D, requires_grad=True)
+    for position in (0, 5, T - 1):
+        (gradient,) = torch.autograd.grad(layer(x, scheme)[0, position].square().sum(), x)
+        reach = gradient[0].abs().sum(dim=1)
+        assert reach[position + 1 :].eq(0).all(), f"position {position} sees the future"
+        assert reach[: position + 1].gt(0).all(), f"position {position} does not see all of the past"
+
+
+@every_attention
+@every_position
+def test_fused_equals_written_out(attention, positions):
+    layer, scheme = make(attention, positions)
+    x = torch.randn(3, T, D)
+    q, k, v = layer.project(x, scheme)
+    written, weights = layer.attend(q, k, v)
+    torch.testing.assert_close(layer.attend_fused(q, k, v), written, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, H, T))
+    assert layer.weights(x, scheme).triu(1).eq(0).all()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@every_attention
+def test_cache_equals_reading_all_at_once(attention, fused):
+    layer, scheme = make(attention, RotaryPositions, fused=fused)
+    x = torch.randn(2, T, D)
+    cache = LayerCache()
+    pieces = [layer(x[:, a:b], scheme, start=a, cache=cache) for a, b in ((0, 5), (5, 6), (6, 9), (9, T))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), layer(x, scheme), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_equals_a_hand_worked_average():
+    layer, scheme = make(ATTENTIONS["causal"], Positions)
+    with torch.no_grad():  # no scores and values = input: each position is the mean of its past
+        layer.query_key_value.weight.copy_(torch.cat((torch.zeros(2 * D, D), torch.eye(D))))
+        layer.projection.weight.copy_(torch.eye(D))
+    x = torch.randn(1, T, D)
+    means = x.cumsum(dim=1) / torch.arange(1, T + 1)[:, None]
+    torch.testing.assert_close(layer(x, scheme), means, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_are_divided_by_the_root_of_head_dim():
+    layer, scheme = make(ATTENTIONS["causal"], Positions)
+    q, k, v = torch.randn(3, 1, H, T, D // H).unbind()
+    scores = (q @ k.mT / (D // H) ** 0.5).masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
+    torch.testing.assert_close(layer.attend(q, k, v)[1], scores.softmax(-1))
+
+
+def test_rotary_scores_depend_on_distance_alone():
+    scheme = RotaryPositions(block_size=64, dim=D, head_dim=8)
+    q, k = torch.randn(2, 1, 1, 1, 8).unbind()
+    scores = [(scheme.rotate(q, start + 3) * scheme.rotate(k, start)).sum() for start in (0, 7, 50)]
+    torch.testing.assert_close(scores[1], scores[0])
+    torch.testing.assert_close(scores[2], scores[0])
+    assert not torch.isclose(scores[0], (scheme.rotate(q, 4) * scheme.rotate(k, 0)).sum())
+
+
+def test_rotary_turns_the_first_pair_by_one_radian_a_position():
+    scheme = RotaryPositions(block_size=4, dim=4, head_dim=4)
+    x = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 4)
+    turned = scheme.rotate(x, 1).flatten()
+    torch.testing.assert_close(turned, torch.tensor([0.5403023, 0.0, 0.8414710, 0.0]))
+
+
+@pytest.mark.parametrize("mlp", [MLP, ReLU2MLP, SwiGLU])
+@pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
+@every_position
+def test_gpt_is_causal(mlp, norm, positions):
+    model = make_gpt(mlp=mlp, norm=norm, positions=positions)
+    tokens = torch.randint(11, (1, T))
+    changed = tokens.clone()
+    changed[0, 6] = (changed[0, 6] + 1) % 11
+    before, after = model(tokens), model(changed)
+    torch.testing.assert_close(after[:, :6], before[:, :6])
+    assert not torch.allclose(after[:, 6:], before[:, 6:])
+
+
+def test_gpt_with_a_cache_equals_without():
+    model = make_gpt()
+    tokens = torch.randint(11, (2, T))
+    cache = model.make_cache()
+    pieces = [model(tokens[:, a:b], cache) for a, b in ((0, 4), (4, 5), (5, T))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_gpt_gives_each_layers_attention_weights():
+    weights = make_gpt().attention_weights(torch.randint(11, (2, T)))
+    assert [w.shape for w in weights] == [(2, H, T, T)] * 2
+
+
+@pytest.mark.parametrize("heads", [{"num_heads": 5}, {"num_heads": 4, "num_kv_heads": 3}])
+def test_heads_must_divide(heads):
+    with pytest.raises(ValueError, match="must divide"):
+        CausalSelfAttention(dim=D, block_size=T, **heads)

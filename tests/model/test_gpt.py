@@ -1,0 +1,96 @@
+"""Sizes, initialisation and parts of the models."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.gpt import GPT, Bigram, count_parameters, flops_per_token
+from minigpt.model.mlp import MLP, ReLU2MLP, SwiGLU
+from minigpt.model.norms import LayerNorm, RMSNorm
+from minigpt.model.positions import LearnedPositions, RotaryPositions
+
+
+def modern(**options):
+    parts = {"attention": partial(CausalSelfAttention, qk_norm=True), "mlp": ReLU2MLP, "norm": RMSNorm}
+    sizes = {"vocab_size": 65, "block_size": 64, "num_layers": 4, "num_heads": 4, "dim": 128, "zero_init": True}
+    return GPT(**sizes | parts | {"positions": RotaryPositions} | options)
+
+
+def classic(**options):
+    parts = {"attention": CausalSelfAttention, "mlp": MLP, "norm": LayerNorm, "positions": LearnedPositions}
+    return modern(**parts | {"tie_head": True, "zero_init": False} | options)
+
+
+def test_modern_model_starts_by_predicting_all_tokens_alike():
+    logits = modern()(torch.randint(65, (2, 64)))
+    assert logits.eq(0).all()
+
+
+def test_classic_model_starts_near_the_uniform_loss():
+    logits = classic()(torch.randint(65, (4, 64)))
+    loss = F.cross_entropy(logits.flatten(0, 1), torch.randint(65, (256,)))
+    assert abs(loss.item() - 4.174) < 0.1  # ln 65
+
+
+def test_classic_block_outputs_are_scaled_by_depth():
+    block = classic().blocks[0]
+    assert block.attention.query_key_value.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    for weight in (block.attention.projection.weight, block.mlp.down.weight):
+        assert weight.std().item() == pytest.approx(0.02 / 8**0.5, rel=0.03)
+
+
+def test_tied_head_is_the_embedding():
+    model = classic()
+    assert model.head.weight is model.embedding.weight
+    # 4 blocks of 12 D^2 and two gains, the last gain, 64 positions, 65 tokens once
+    assert count_parameters(model) == 4 * (12 * 128**2 + 2 * 128) + 128 + 64 * 128 + 65 * 128
+
+
+def test_nano_has_at_most_0_81_million_parameters():
+    assert count_parameters(modern()) == 4 * 12 * 128**2 + 2 * 65 * 128 <= 810_000
+
+
+def test_flops_follow_palms_appendix():
+    weights = 4 * 12 * 128**2 + 65 * 128
+    assert flops_per_token(modern(), 64) == 6 * weights + 12 * 4 * 128 * 64
+
+
+def test_dropout_acts_in_training_alone():
+    model = modern(dropout=0.5, zero_init=False)
+    tokens = torch.randint(65, (1, 64))
+    assert not torch.equal(model.train()(tokens), model(tokens))
+    assert torch.equal(model.eval()(tokens), model(tokens))
+
+
+@pytest.mark.parametrize(
+    ("part", "formula"),
+    [
+        (MLP, lambda m, x: F.gelu(x @ m.up.weight.T) @ m.down.weight.T),
+        (ReLU2MLP, lambda m, x: (x @ m.up.weight.T).clamp(min=0) ** 2 @ m.down.weight.T),
+        (
+            SwiGLU,
+            lambda m, x: (F.silu(x @ m.gate_up.weight[:21].T) * (x @ m.gate_up.weight[21:].T)) @ m.down.weight.T,
+        ),
+    ],
+)
+def test_mlp_computes_its_formula(part, formula):
+    mlp, x = part(dim=8), torch.randn(2, 3, 8)
+    torch.testing.assert_close(mlp(x), formula(mlp, x))
+
+
+def test_norms_compute_their_formulas():
+    x = torch.randn(2, 3, 8) * 5 + 2
+    centred = x - x.mean(-1, keepdim=True)
+    torch.testing.assert_close(
+        LayerNorm(dim=8)(x), centred / x.var(-1, correction=0, keepdim=True).sqrt(), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(RMSNorm(dim=8, gain=True)(x), x / x.square().mean(-1, keepdim=True).sqrt())
+
+
+def test_bigram_sees_one_token():
+    model = Bigram(vocab_size=5, block_size=8)
+    logits = model(torch.tensor([[1, 2, 1]]))
+    assert torch.equal(logits[0, 0], logits[0, 2]) and torch.equal(logits[0, 0], model.table.weight[1])

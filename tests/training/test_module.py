@@ -1,0 +1,156 @@
+"""The LightningModule in a real, tiny Trainer."""
+
+import math
+from functools import partial
+
+import lightning
+import pytest
+import torch
+import torch.nn.functional as F
+from torchmetrics.text import Perplexity
+
+from minigpt.data.datamodule import PocketDataModule
+from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.gpt import GPT
+from minigpt.model.mlp import MLP, ReLU2MLP
+from minigpt.model.norms import LayerNorm, RMSNorm
+from minigpt.model.positions import LearnedPositions, RotaryPositions
+from minigpt.training.callbacks.metrics import Metrics
+from minigpt.training.module import LanguageModel, seed_generator
+from minigpt.training.optimizers import Muon
+from minigpt.training.schedules import constant
+from minigpt.training.trainer import Trainer
+
+SIZES = {"block_size": 16, "num_layers": 2, "num_heads": 2, "dim": 32}
+MODERN = {"attention": partial(CausalSelfAttention, qk_norm=True), "mlp": ReLU2MLP, "norm": RMSNorm}
+MODERN |= {"positions": RotaryPositions, "zero_init": True}
+CLASSIC = {"attention": CausalSelfAttention, "mlp": MLP, "norm": LayerNorm, "positions": LearnedPositions}
+CLASSIC |= {"tie_head": True}
+MUON = partial(Muon, lr=0.02, precision="32-true")
+ADAMW = partial(torch.optim.AdamW, lr=1e-3, fused=True)
+
+
+class Record(lightning.pytorch.loggers.Logger):
+    """Keeps what is logged."""
+
+    name, version = "record", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append({"step": step, **metrics})
+
+    def column(self, name):
+        return [row[name] for row in self.rows if name in row]
+
+
+def train(tmp_path, parts=MODERN, optimizer=MUON, batch_size=4, dropout=0.0, precision="32-true", max_steps=3, **options):
+    torch.manual_seed(1)
+    data = PocketDataModule(
+        num_chars=4000, text_seed=1, data_dir=str(tmp_path), block_size=16, batch_size=batch_size, seed=1
+    )
+    model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, dropout=dropout, **SIZES, **parts)
+    module = LanguageModel(model, optimizer=optimizer, scheduler=constant, seed=1)
+    record = Record()
+    options = {"val_every_n_steps": max_steps, "log_every_n_steps": 1, "callbacks": [Metrics()]} | options
+    trainer = Trainer(accelerator="cpu", max_steps=max_steps, precision=precision, logger=record, **options)
+    trainer.fit(module, datamodule=data)
+    return module, data, record
+
+
+GOLDEN = {"modern, muon": (MODERN, MUON, [4.00733, 3.94558, 3.78325, 3.60338]), "classic, adamw": (CLASSIC, ADAMW, [4.0102, 3.96172, 3.97843, 3.93139])}
+
+
+@pytest.mark.parametrize(("parts", "optimizer", "losses"), GOLDEN.values(), ids=GOLDEN)
+def test_golden_losses(tmp_path, parts, optimizer, losses):
+    """The first three steps and the validation after them, exactly as they were when this was written.
+
+    Update the numbers only with a change that is meant to alter training, and say so in the CHANGELOG.
+    """
+    _, _, record = train(tmp_path, parts, optimizer)
+    found = record.column("train/loss") + record.column("val/loss")
+    assert found == pytest.approx(losses, abs=2e-5)
+
+
+def test_loss_starts_at_the_logarithm_of_the_vocabulary(tmp_path):
+    module, _, record = train(tmp_path)
+    assert record.column("train/loss")[0] == pytest.approx(math.log(module.model.vocab_size), abs=1e-5)
+
+
+@pytest.mark.parametrize("micro_batches", [2, 4])
+def test_accumulated_steps_equal_whole_ones(tmp_path, micro_batches):
+    whole, _, record = train(tmp_path)
+    split, _, split_record = train(tmp_path, accumulate_grad_batches=micro_batches)
+    assert split_record.column("train/loss") == pytest.approx(record.column("train/loss"), abs=1e-5)
+    assert [row["step"] for row in split_record.rows] == [row["step"] for row in record.rows]
+    for a, b in zip(split.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_validation_is_the_exact_mean_over_the_split(tmp_path):
+    module, data, record = train(tmp_path, val_every_n_steps=3)
+    tokens = torch.tensor(data.corpus.val.astype("int64"))
+    loss, count, perplexity = 0.0, 0, Perplexity(ignore_index=None)
+    with torch.inference_mode():
+        for start in range(0, len(tokens) - 1, 16):
+            row = tokens[start : start + 17]
+            logits = module.model(row[None, :-1])
+            loss += F.cross_entropy(logits[0], row[1:], reduction="sum").item()
+            count += len(row) - 1
+            perplexity.update(logits, row[None, 1:])
+    assert count == len(tokens) - 1
+    assert record.column("val/loss") == pytest.approx([loss / count], abs=1e-5)
+    assert record.column("val/bpc") == pytest.approx([loss / count / math.log(2)], abs=1e-5)
+    assert record.column("val/perplexity") == pytest.approx([perplexity.compute().item()], rel=1e-4)
+
+
+def test_every_metric_of_the_contract_is_logged(tmp_path):
+    _, data, record = train(tmp_path, gradient_clip_val=0.1)
+    names = {name for row in record.rows for name in row}
+    assert names >= {
+        *("train/loss", "val/loss", "val/bpc", "val/perplexity", "val/accuracy", "optim/lr", "optim/grad_norm"),
+        *("progress/tokens", "progress/epoch", "throughput/tokens_per_s", "throughput/step_ms", "throughput/mfu"),
+    }
+    assert record.column("progress/tokens") == [64, 128, 192]
+    assert record.column("progress/epoch") == pytest.approx([64 / 3600, 128 / 3600, 192 / 3600])
+    assert record.column("optim/lr") == [0.02] * 3
+
+
+@pytest.mark.parametrize("optimizer", [MUON, ADAMW], ids=["muon", "adamw"])
+def test_clipping_works_with_fused_optimizers_under_bf16(tmp_path, optimizer):
+    module, _, record = train(tmp_path, optimizer=optimizer, precision="bf16-mixed", gradient_clip_val=1e-6)
+    norms = record.column("optim/grad_norm")
+    assert len(norms) == 3 and min(norms) > 1e-3, "the norm is the one before clipping"
+    assert all(p.dtype == torch.float32 for p in module.model.parameters())
+
+
+def test_clipping_bounds_the_gradient(tmp_path):
+    sgd = partial(torch.optim.SGD, lr=1.0)
+    clipped, _, _ = train(tmp_path, optimizer=sgd, gradient_clip_val=1e-3, max_steps=1)
+    torch.manual_seed(1)
+    start = GPT(vocab_size=clipped.model.vocab_size, **SIZES, **MODERN)
+    moved = [a.detach() - b.detach() for a, b in zip(clipped.model.parameters(), start.parameters(), strict=True)]
+    assert torch.cat([m.flatten() for m in moved]).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_dropout_is_drawn_from_the_step(tmp_path):
+    first, second = (train(tmp_path, dropout=0.5)[2].column("train/loss") for _ in range(2))
+    assert first == second
+    draws = []
+    for key in (0, 1, 0):
+        seed_generator(torch.device("cpu"), key, 1)
+        draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[1])
+
+
+def test_compiled_names_stay(tmp_path):
+    data = PocketDataModule(num_chars=2000, text_seed=1, data_dir=str(tmp_path), block_size=16, batch_size=4, seed=1)
+    model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, **SIZES, **MODERN)
+    names = list(model.state_dict())
+    LanguageModel(model, optimizer=MUON, scheduler=constant, seed=1, compile=True)
+    assert list(model.state_dict()) == names
