@@ -23,11 +23,9 @@ def door(tmp_path):
 
     def run(script: str, *options: str, data_dir: Path | None = None, timeout: float = 240, **environment: str):
         env = os.environ | {"MINIGPT_DATA_DIR": str(data_dir or tmp_path / "data"), "WANDB_MODE": "offline"}
-        env = {k: v for k, v in env.items() if k != "WANDB_API_KEY"} | environment
+        env = {k: v for k, v in env.items() if k != "WANDB_API_KEY"} | {"OMP_NUM_THREADS": "1"} | environment
         command = [sys.executable, str(ROOT / "src" / script), *options]
-        if script == "train.py" and not {"--help", "--cfg"} & set(options):
-            command.append(f"paths.log_dir={tmp_path / 'logs'}")
-        elif script != "train.py":
+        if (script == "train.py" and not {"--help", "--cfg"} & set(options)) or script != "train.py":
             command.append(f"paths.log_dir={tmp_path / 'logs'}")
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
 

@@ -17,9 +17,20 @@ MAY_IMPORT = {
         {"torch", "lightning", "torchmetrics", "wandb", "rich"},
     ),
     "runs": ({"runs"}, {"torch", "lightning", "yaml"}),
-    "config": ({"config", "runs", "data"}, {"hydra", "omegaconf", "rich"}),
+    "config": ({"config", "runs", "data"}, {"hydra", "omegaconf", "rich", "yaml"}),
 }
-HEAVY = {"torch", "lightning", "torchmetrics", "wandb", "hydra", "omegaconf", "rich", "filelock", "yaml", "transformers"}
+HEAVY = {
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "wandb",
+    "hydra",
+    "omegaconf",
+    "rich",
+    "filelock",
+    "yaml",
+    "transformers",
+}
 FILES = sorted(f for f in SRC.rglob("*.py"))
 
 

@@ -39,7 +39,9 @@ def test_ranges_refuse_what_is_below(name):
             check_value(f"a.{name}", high + 1e-3)
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "minigpt.model.gpt.Block", ""])
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "minigpt.model.gpt.Block", ""]
+)
 def test_only_packaged_targets_are_built(target):
     with pytest.raises(ConfigError, match="is not built by any file"):
         check_part("model", {"_target_": target})

@@ -44,7 +44,11 @@ def test_every_group_is_in_the_tests():
     assert {str(Path(f).parent) for f in FILES} - {".", "hydra"} == set(groups()) - {"hydra"}
 
 
-CHOICES = [f for f in FILES if "/" in f and not f.startswith("hydra") and f != "data/base.yaml" and EXTRA.get(f, []) is not None]
+CHOICES = [
+    f
+    for f in FILES
+    if "/" in f and not f.startswith("hydra") and f != "data/base.yaml" and EXTRA.get(f, []) is not None
+]
 
 
 @pytest.mark.parametrize("file", CHOICES)

@@ -139,7 +139,7 @@ def test_a_wrong_download_leaves_nothing(server, tmp_path):
 
 
 def test_an_unreachable_download_names_the_ways_out(tmp_path):
-    with pytest.raises(ValueError, match="MINIGPT_DATA_DIR.*data=pocket"):
+    with pytest.raises(ValueError, match=r"MINIGPT_DATA_DIR.*data=pocket"):
         find_text("three/input.txt", str(tmp_path), "http://127.0.0.1:9/input.txt", digest(TEXT))
 
 

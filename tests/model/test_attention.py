@@ -83,7 +83,7 @@ def test_attention_equals_a_hand_worked_average():
 
 
 def test_scores_are_divided_by_the_root_of_head_dim():
-    layer, scheme = make(ATTENTIONS["causal"], Positions)
+    layer, _ = make(ATTENTIONS["causal"], Positions)
     q, k, v = torch.randn(3, 1, H, T, D // H).unbind()
     scores = (q @ k.mT / (D // H) ** 0.5).masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
     torch.testing.assert_close(layer.attend(q, k, v)[1], scores.softmax(-1))

@@ -16,28 +16,24 @@ from minigpt.config.signature import accepts, read_signature
 from minigpt.data.corpus import find_text, read_text
 
 # The values that make sense, by the name of the option wherever it stands: (lowest, highest, lowest itself excluded).
-POSITIVE_INT, POSITIVE, NOT_NEGATIVE = (1, math.inf, False), (0, math.inf, True), (0, math.inf, False)
+AT_LEAST_ONE = """
+    num_layers num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
+    accumulate_grad_batches val_every_n_steps log_every_n_steps every_n_steps keep_last patience max_new_tokens top_k
+    iterations val_tokens_per_batch
+""".split()
 RANGES: dict[str, tuple[float, float, bool]] = {
-    **dict.fromkeys(
-        ["num_layers", "num_heads", "num_kv_heads", "dim", "hidden_dim", "block_size", "batch_size", "max_steps"]
-        + ["devices", "num_nodes", "accumulate_grad_batches", "val_every_n_steps", "log_every_n_steps", "keep_last"]
-        + ["every_n_steps", "patience", "max_new_tokens", "top_k", "iterations", "val_tokens_per_batch", "lines"],
-        POSITIVE_INT,
-    ),
-    **dict.fromkeys(["lr", "adamw_lr", "base", "gradient_clip_val", "eps", "decay_fraction"], POSITIVE),
-    **dict.fromkeys(["weight_decay", "temperature", "warmup_steps"], NOT_NEGATIVE),
-    "dropout": (0, 0.9999, False),
-    "momentum": (0, 0.9999, False),
+    **dict.fromkeys(AT_LEAST_ONE, (1, math.inf, False)),
+    **dict.fromkeys("lr adamw_lr base gradient_clip_val eps line_every_s".split(), (0, math.inf, True)),
+    **dict.fromkeys("weight_decay temperature warmup_steps seed text_seed".split(), (0, math.inf, False)),
+    **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
+    **dict.fromkeys("dropout momentum".split(), (0, 0.9999, False)),
     "final": (0, 1, False),
     "val_fraction": (0, 0.9, True),
-    "decay_fraction": (0, 1, True),
-    "top_p": (0, 1, True),
     "num_chars": (1000, 1e9, False),
-    "seed": (0, math.inf, False),
 }
-PRECISIONS = (
-    "auto 32-true 32 16-mixed bf16-mixed 16-true bf16-true 64-true 64 transformer-engine transformer-engine-float16"
-).split()
+PRECISIONS = """
+    auto 32-true 32 16-mixed bf16-mixed 16-true bf16-true 64-true 64 transformer-engine transformer-engine-float16
+""".split()
 CHOICES = {
     "precision": PRECISIONS,
     "accelerator": ["auto", "cpu", "gpu", "cuda", "mps"],

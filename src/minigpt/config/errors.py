@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
 from minigpt.config.conf import groups
 from minigpt.config.signature import read_signature
@@ -38,7 +38,8 @@ def explain(error: Exception) -> str:
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} must be given: {cause.full_key}=..."
     if isinstance(error, OverrideParseException):
-        return f"cannot read the option {error.override!r}: write key=value, and quote a value with unusual characters: \"key='...'\""
+        advice = "write key=value, and quote a value with unusual characters: \"key='...'\""
+        return f"cannot read the option {error.override!r}: {advice}"
     if isinstance(error, ConfigCompositionException) and "No match in the defaults list" in str(error):
         return explain_unknown_group(str(error))
     text = str(cause) or type(cause).__name__
@@ -50,9 +51,10 @@ def explain(error: Exception) -> str:
 def explain_unknown_key(path: str, key: str, parent: Any) -> str:
     """A key that is not in the composed configuration; some are options that only need a plus sign."""
     parent = parent if isinstance(parent, DictConfig) else {}
-    if key in (read_signature(str(parent.get("_target_"))) or {}):
+    signature = read_signature(str(parent.get("_target_"))) or {}
+    if key in signature:
         return f"{path!r} is left at its default by the configuration: set it with a plus, +{path}=..."
-    return f"unknown option {path!r}{did_you_mean(key, parent)}"
+    return f"unknown option {path!r}{did_you_mean(key, {*parent, *signature})}"
 
 
 def explain_unknown_group(text: str) -> str:

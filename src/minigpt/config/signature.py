@@ -9,7 +9,6 @@ import functools
 import importlib.util
 from pathlib import Path
 
-
 Signature = dict[str, str]  # parameter -> its annotation as written, "" when there is none
 
 

@@ -22,6 +22,8 @@ IGNORED = -100  # a target that counts for nothing: torch's default `ignore_inde
 class TextDataModule(lightning.LightningDataModule):
     """Batches of a plain UTF-8 text: (inputs, targets), each [rows, T] of token ids.
 
+    `notice` is what a user must know of the text when reading its losses; None for an ordinary one.
+
     Args:
         path: the text's file; see `minigpt.data.corpus.find_text` for where it is looked for.
         data_dir: where texts and token caches are kept.
@@ -33,6 +35,8 @@ class TextDataModule(lightning.LightningDataModule):
         url, sha256: where to download a missing text, and what it must be.
         val_tokens_per_batch: size of a validation batch over all devices; it changes speed alone.
     """
+
+    notice: str | None = None
 
     def __init__(
         self,
@@ -108,6 +112,8 @@ class TextDataModule(lightning.LightningDataModule):
 
 class PocketDataModule(TextDataModule):
     """A generated play (`minigpt.data.pocket`): for work without a network, and for tests."""
+
+    notice = "This run is on a generated text, not on Tiny Shakespeare: its losses compare with no published figure."
 
     def __init__(self, *, num_chars: int, text_seed: int, **options: Any) -> None:
         super().__init__(path=f"pocket/{num_chars}-{text_seed}.txt", **options)

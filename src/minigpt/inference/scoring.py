@@ -45,5 +45,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precisi
     with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None, cache_enabled=False):
         for tokens, targets in batches:
             sums = score(model(tokens.to(device)), targets.to(device))
-            loss, correct, count = (total + part.item() for total, part in zip((loss, correct, count), sums, strict=True))
+            loss, correct, count = (
+                total + part.item() for total, part in zip((loss, correct, count), sums, strict=True)
+            )
     return Score(loss / count, correct / count, int(count))

@@ -9,7 +9,6 @@ Shapes: B batch, T time, D dim, V vocabulary.
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from minigpt.model.attention import CausalSelfAttention
@@ -26,7 +25,7 @@ class GPT(nn.Module):
         num_layers: number of blocks.
         num_heads: attention heads of each block.
         dim: model width.
-        attention, mlp, norm, positions: constructors of the parts; `dim` and what else is the model's is passed to them.
+        attention, mlp, norm, positions: constructors of the parts, which get `dim` and what else is the model's.
         dropout: probability of dropping an embedding, an attention weight or a block's output while training.
         tie_head: use the embedding matrix as the head (arXiv 1608.05859).
         zero_init: start the head and each block's output at zero, so that the model starts as the identity and
@@ -110,9 +109,7 @@ class GPT(nn.Module):
 class Block(nn.Module):
     """Pre-norm block: attention, then MLP, each added to the residual stream."""
 
-    def __init__(
-        self, *, attention: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module], dropout: float
-    ) -> None:
+    def __init__(self, *, attention: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module], dropout: float) -> None:
         super().__init__()
         self.attention_norm = norm()
         self.attention = attention

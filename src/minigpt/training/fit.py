@@ -18,7 +18,7 @@ from minigpt.training.callbacks.graceful_stop import GracefulStop
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.loggers import CSVLogger, WandB
 from minigpt.training.module import LanguageModel
-from minigpt.training.terminal import console, show_config, show_end, show_model
+from minigpt.training.terminal import console, show_config, show_end, show_model, show_notice
 from minigpt.training.trainer import Trainer
 
 log = logging.getLogger("minigpt")
@@ -79,6 +79,7 @@ def begin(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: 
     write_summary(run.directory, {**run.earlier, "status": "running", "overrides": run.overrides})
     log.info("start: %s", " ".join(sys.argv))
     show_config(config)
+    show_notice(data.notice)
     show_model(module.model, flops_per_token(module.model, data.block_size))
     corpus = data.corpus
     console.print(
@@ -140,6 +141,7 @@ def end(
     write_summary(run.directory, summary)
     log.info("%s at step %d: val_loss_best %s", status, trainer.global_step, summary["val_loss_best"])
     show_end(status, describe(summary, run, wandb))
+    show_notice(data.notice)
 
 
 def describe(summary: dict[str, Any], run: Run, wandb: WandB | None) -> list[str]:
@@ -152,8 +154,8 @@ def describe(summary: dict[str, Any], run: Run, wandb: WandB | None) -> list[str
         )
     if summary["tokens_per_s"]:
         lines.append(
-            f"{summary['steps']} steps, {summary['train_s']:.1f} s of training, {summary['wall_clock_s']:.1f} s in all, "
-            f"{summary['tokens_per_s']:,.0f} tokens/s"
+            f"{summary['steps']} steps, {summary['train_s']:.1f} s of training, {summary['wall_clock_s']:.1f} s in all"
+            f", {summary['tokens_per_s']:,.0f} tokens/s"
         )
     lines.append(f"everything is in  {run.directory}")
     if summary["best_checkpoint"] or summary["last_checkpoint"]:

@@ -127,13 +127,19 @@ class WandB(Logger):
     @property
     def folder(self) -> str | None:
         """Where this run's files lie, relative to here: what `wandb sync` and `wandb leet` take."""
-        return None if self.wandb_run is None or self.mode == "disabled" else os.path.relpath(Path(self.wandb_run.dir).parent)
+        return (
+            None
+            if self.wandb_run is None or self.mode == "disabled"
+            else os.path.relpath(Path(self.wandb_run.dir).parent)
+        )
 
     def start(self) -> None:
         """Begin or continue the run; metrics are plotted over the optimizer step."""
         Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
         settings = wandb.Settings(console="off", silent=True)
-        self.wandb_run = wandb.init(mode=self.mode, resume="allow", reinit="finish_previous", settings=settings, **self._options)
+        self.wandb_run = wandb.init(
+            mode=self.mode, resume="allow", reinit="finish_previous", settings=settings, **self._options
+        )
         self.wandb_run.define_metric("step")
         self.wandb_run.define_metric("*", step_metric="step")
         self.wandb_run.define_metric("val/loss", step_metric="step", summary="min")

@@ -141,8 +141,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrices: Tensor, iterations: int) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: singular values end between about 0.7 and 1.2. [N, R, C].
 
-    Newton-Schulz iteration X <- a X + (b A + c A^2) X with A = X X^T, which bfloat16 is good enough for, with the coefficients that lift
-    small singular values fastest (Jordan et al., "Muon", 2024).
+    Newton-Schulz iteration X <- a X + (b A + c A^2) X with A = X X^T, which bfloat16 is good enough for, with
+    the coefficients that lift small singular values fastest (Jordan et al., "Muon", 2024).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.panel import Panel
 from rich.table import Table
 from rich.tree import Tree
 from torch import nn
@@ -54,3 +55,9 @@ def show_end(status: str, lines: list[str]) -> None:
     for line in lines:
         console.print(line, soft_wrap=True)
     console.rule(style="green" if status == "completed" else "yellow")
+
+
+def show_notice(notice: str | None) -> None:
+    """What must not be overlooked, in a box."""
+    if notice is not None:
+        console.print(Panel.fit(notice, border_style="yellow"))

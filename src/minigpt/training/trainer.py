@@ -11,13 +11,11 @@ import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-
 from torch.nn.parallel import DistributedDataParallel
 
 from minigpt.inference.load import find_device
 from minigpt.runs.checkpoints import AtomicCheckpointIO
 from minigpt.training.precision import resolve_precision
-
 
 for package in ("lightning.pytorch", "lightning.fabric"):  # no tips, no list of the accelerators that are not there
     logging.getLogger(package).setLevel(logging.WARNING)

@@ -49,9 +49,7 @@ class Metrics(Callback):
         self._flops = flops_per_token(pl_module.model, trainer.datamodule.block_size)
         self._mark = time.perf_counter()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._pause is not None:  # validation, and all that callbacks do after it, is over
             self._mark += time.perf_counter() - self._pause
             self._pause = None

@@ -4,8 +4,15 @@ import time
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.terminal import console
@@ -15,11 +22,11 @@ class ProgressBar(Callback):
     """Its remaining time is the whole run's. It shows what `Metrics` measured last and never asks the device itself.
 
     Args:
-        lines: how many lines to print over a run when the output is not a terminal.
+        line_every_s: seconds between two lines when the output is not a terminal.
     """
 
-    def __init__(self, *, lines: int = 10) -> None:
-        self.lines = lines
+    def __init__(self, *, line_every_s: float = 5.0) -> None:
+        self.line_every_s = line_every_s
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._shown = 0.0
@@ -46,14 +53,14 @@ class ProgressBar(Callback):
     ) -> None:
         if not trainer.is_global_zero:
             return
-        step = trainer.global_step
-        if self._bar is not None:
-            if (now := time.monotonic()) - self._shown > 0.2 or step == trainer.max_steps:
-                self._shown = now
-                self._bar.update(self._task, completed=step, metrics=describe(trainer))
-        elif (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            if step % max(trainer.log_every_n_steps, trainer.max_steps // self.lines) == 0:
-                console.print(f"step {step}/{trainer.max_steps}  {describe(trainer)}")
+        step, now = trainer.global_step, time.monotonic()
+        is_last = step == trainer.max_steps
+        if self._bar is not None and (now - self._shown > 0.2 or is_last):
+            self._shown = now
+            self._bar.update(self._task, completed=step, metrics=describe(trainer))
+        elif self._bar is None and (now - self._shown > self.line_every_s or is_last):
+            self._shown = now
+            console.print(f"step {step}/{trainer.max_steps}  {describe(trainer)}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stop()

@@ -1,0 +1,48 @@
+# Every target makes what it needs: on a fresh machine `make train` is the first command one types.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NANOGPT_DIR ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow check format bench dashboard clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv and install the pinned dependencies, unless that is done
+
+# torch first and alone: the other packages then take the build that is there.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"miniGPT needs Python 3.11, 3.12 or 3.13, not {v.major}.{v.minor}: make PYTHON=python3.12 ...")'
+	@echo "Installing the dependencies into $(VENV); this happens once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,tensorboard]'
+	@touch $(STAMP)
+
+train: $(STAMP) ## train on Tiny Shakespeare; options: make train ARGS="model=small"
+	@$(BIN)/python src/train.py $(if $(findstring data=,$(ARGS)),,$$($(BIN)/python -m minigpt.config.offline)) $(ARGS)
+
+test: $(STAMP) ## run the tests (under five minutes on two cores)
+	@$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## run the tests that take minutes each
+	@$(BIN)/python -m pytest -m slow -n 0
+
+check: $(STAMP) ## check style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(STAMP) ## mend style
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: $(STAMP) ## time to nanoGPT's CPU result, beside it: make bench NANOGPT_DIR=../nanoGPT
+	@$(BIN)/python benchmarks/time_to_loss.py --nanogpt "$(NANOGPT_DIR)"
+
+dashboard: $(STAMP) ## the curves of all runs, in the terminal
+	@$(BIN)/wandb leet logs/wandb
+
+clean: ## remove the environment and caches; runs and texts stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

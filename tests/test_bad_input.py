@@ -1,0 +1,126 @@
+"""Mistakes of every kind: one clear line, exit code 2, nothing begun, nothing left behind."""
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__)
+
+# (what is typed, what the line must say); {tmp} is a folder with the files that `world` makes.
+TRAIN = [
+    ("modle=nano", "did you mean 'model'"),
+    ("model=nani", "did you mean 'nano'"),
+    ("model=nan", "must be a string"),
+    ("optimizer=adam", "did you mean 'adamw'"),
+    ("model.dimm=64", "did you mean 'dim'"),
+    ("optimizer.learning_rate=1", "optimizer.learning_rate"),
+    ("trainer.max_step=5", "did you mean 'max_steps'"),
+    ("+unknown.key=1", "'unknown'"),
+    ("+seeed=1", "did you mean 'seed'"),
+    ("++model.depth=3", "model.depth"),
+    ("+trainer.gpus=1", "trainer.gpus"),
+    ("+callbacks.mine=3", "callbacks.mine"),
+    ("callbacks.samples.prompts=a", "did you mean 'prompt'"),
+    ("model.attention.num_kv_heads=2", "with a plus"),
+    ("model.dim=wide", "must be of type int"),
+    ("trainer.max_steps=1.5", "must be of type int"),
+    ("trainer.max_steps=", "must be of type int"),
+    ("seed=one", "must be of type int"),
+    ("compile=maybe", "must be of type bool"),
+    ("optimizer.lr=high", "must be of type float"),
+    ("model.attention=null", "is no part"),
+    ("trainer=null", "must be a string"),
+    ("model.dim=0", "at least 1"),
+    ("model.num_layers=-1", "at least 1"),
+    ("model.dropout=1", "at most 0.9999"),
+    ("trainer.max_steps=-5", "at least 1"),
+    ("trainer.devices=0", "at least 1"),
+    ("data.batch_size=0", "at least 1"),
+    ("optimizer.lr=0", "more than 0"),
+    ("optimizer.lr=-1", "more than 0"),
+    ("+data.val_fraction=1.5", "at most 0.9"),
+    ("seed=-1", "seed=-1 must be at least 0"),
+    ("precision=bf17", "precision=bf17"),
+    ("trainer.strategy=horovod", "auto, ddp, fsdp"),
+    ("trainer.accelerator=tpu", "accelerator=tpu"),
+    ("data.batch_size=25 trainer.devices=2", "data.batch_size=25 must divide"),
+    ("data.batch_size=6 trainer.accumulate_grad_batches=4", "must divide"),
+    ("model.num_heads=3", "model.dim=128 must divide by model.num_heads=3"),
+    ("model/attention=gqa model.attention.num_kv_heads=3", "must divide by model.attention.num_kv_heads=3"),
+    ("model.num_heads=128", "even head_dim"),
+    ("model.block_size=5000 data=text data.path={tmp}/short.txt", "too short for data.block_size=5000"),
+    ("data=text", "data.path must be given"),
+    ("data=text data.path={tmp}/missing.txt", "no text at"),
+    ("data=text data.path={tmp}/empty.txt", "0 characters"),
+    ("data=text data.path={tmp}/latin.txt", "not UTF-8"),
+    ("data=text data.path={tmp}", "no text at"),
+    ("resume={tmp}/nowhere", "no run at"),
+    ("resume=latest", "no run in"),
+    ("model=nano,bigram", "add -m"),
+    ("model.dim=[1", "cannot read the option"),
+    ("model", "cannot read the option"),
+    ("--modell nano", "unrecognized arguments"),
+    ("model._target_=os.system", "is not built by any file"),
+    ("logger.wandb.mode=sometimes", "mode=sometimes"),
+    ("experiment=record_breaking", "no choice 'record_breaking'"),
+    ("name=../outside", "folder's name"),
+    ("paths.run_dir={tmp}/a-file/run", "cannot be written"),
+    ("-m model=nano,nani", "did you mean 'nano'"),
+    ("-m model.dim=128,0", "model.dim=0"),
+]
+TRAIN_LATER = [  # needs torch or the text to tell
+    ("trainer.devices=64 data.batch_size=64", "trainer.devices=64"),
+    ("precision=16-mixed trainer.accelerator=cpu", "needs a GPU"),
+    ("model.block_size=200000 data=pocket data.num_chars=5000", "too short for block_size"),
+    ("+trainer.profiler=nonsense", "profiler"),
+]
+GENERATE = [
+    ("", "run must be given"),
+    ("run={tmp}/nowhere", "no run at"),
+    ("run={tmp}/short.txt", "not a checkpoint"),
+    ("run={tmp}/nowhere.ckpt", "no checkpoint at"),
+    ("run=latest temperature=-1", "at least 0"),
+    ("run=latest top_p=1.5", "at most 1"),
+    ("run=latest max_new_tokens=0", "at least 1"),
+    ("run=latest promt=a", "did you mean 'prompt'"),
+]
+
+
+@pytest.fixture
+def world(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "short.txt").write_text("All the world's a stage. " * 20)
+    (tmp_path / "latin.txt").write_bytes("café au lait".encode("latin-1") * 20)
+    (tmp_path / "a-file").write_text("")
+    return tmp_path
+
+
+def assert_refused(done, says: str, world: Path) -> None:
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ") and says in lines[0]
+    left = {p.relative_to(world).parts[0] for p in world.rglob("*") if p.is_file()}
+    assert left <= {"empty.txt", "short.txt", "latin.txt", "a-file", "data"}
+    assert not (world / "logs" / "runs").exists() and not (world / "a-file").is_dir()
+    assert not any((world / "logs").rglob("multirun.yaml"))
+
+
+def refused(door, world, script, typed, says):
+    assert_refused(door(script, *typed.format(tmp=world).split()), says, world)
+
+
+@pytest.mark.parametrize(("typed", "says"), TRAIN + TRAIN_LATER)
+def test_train_refuses(door, world, typed, says):
+    refused(door, world, "train.py", typed, says)
+
+
+@pytest.mark.parametrize(("typed", "says"), GENERATE)
+def test_generate_refuses(door, world, typed, says):
+    refused(door, world, "generate.py", typed, says)
+
+
+def test_evaluate_refuses(door, world):
+    refused(door, world, "evaluate.py", "run={tmp}/nowhere", "no run at")
+    refused(door, world, "evaluate.py", "run=latest precison=auto", "did you mean 'precision'")
