@@ -83,8 +83,9 @@ def rows(*streams):
     return per_step
 
 
-def test_targets_are_the_next_tokens():
-    inputs, targets = next(iter(stream()))
+@pytest.mark.parametrize("kind", [ShuffledBlocks, RandomBlocks])
+def test_targets_are_the_next_tokens(kind):
+    inputs, targets = next(iter(stream(blocks=kind(num_tokens=1000, block_size=16, seed=1))))
     assert inputs.shape == targets.shape == (12, 16)
     assert (targets == inputs + 1).all()  # the text counts up
 

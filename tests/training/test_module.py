@@ -119,7 +119,14 @@ def test_every_metric_of_the_contract_is_logged(tmp_path):
     names = {name for row in record.rows for name in row}
     assert names >= {
         *("train/loss", "val/loss", "val/bpc", "val/perplexity", "val/accuracy", "optim/lr", "optim/grad_norm"),
-        *("progress/tokens", "progress/epoch", "throughput/tokens_per_s", "throughput/step_ms", "throughput/mfu"),
+        *(
+            "progress/tokens",
+            "progress/epoch",
+            "throughput/tokens_per_s",
+            "throughput/step_ms",
+            "throughput/mfu",
+            "memory/max_gib",
+        ),
     }
     assert record.column("progress/tokens") == [64, 128, 192]
     assert record.column("progress/epoch") == pytest.approx([64 / 3600, 128 / 3600, 192 / 3600])

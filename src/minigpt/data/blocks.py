@@ -64,6 +64,7 @@ class RandomBlocks:
     """Every row starts anywhere, drawn anew each step: what nanoGPT does."""
 
     def __init__(self, *, num_tokens: int, block_size: int, seed: int) -> None:
+        self.block_size = block_size
         self.seed = seed
         self.num_starts = num_tokens - block_size
         if self.num_starts < 1:

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import resource
+import sys
 import time
 from typing import Any
 
@@ -92,8 +94,7 @@ class Metrics(Callback):
         }
         if self._peak is not None:
             metrics["throughput/mfu"] = self.tokens_per_s * self._flops / (self._peak * trainer.world_size)
-        if pl_module.device.type == "cuda":
-            metrics["memory/max_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        metrics["memory/max_gib"] = max_memory_gib(pl_module.device)
         self._loss, self._steps, self._mark = 0.0, 0, time.perf_counter()
         return metrics
 
@@ -102,6 +103,14 @@ class Metrics(Callback):
         log.info("step %d  %s", step, "  ".join(f"{name} {value:.6g}" for name, value in metrics.items()))
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)
+
+
+def max_memory_gib(device: torch.device) -> float:
+    """The most memory that was in use: the device's on CUDA, the process's elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def full(value: Tensor) -> Tensor:

@@ -1,0 +1,131 @@
+"""Time to nanoGPT's CPU result: `make bench NANOGPT_DIR=../nanoGPT`.
+
+Trains the default recipe and, where a checkout of nanoGPT is named, nanoGPT's own CPU configuration, in turn on the
+same machine, and writes the figures as JSON to benchmarks/results/. Both are timed by their training steps alone
+(validation, sampling and start-up are left out) and as whole programs.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from minigpt.runs.summary import git_commit, read_summary
+
+ROOT = Path(__file__).parents[1]
+GOAL = 1.88  # nanoGPT's README: the validation loss of its CPU configuration
+NANOGPT = """
+    config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64
+    --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0
+""".split()
+
+
+def run_minigpt(folder: Path, options: list[str]) -> dict:
+    """One run of `src/train.py`."""
+    directory = folder / f"minigpt-{time.monotonic_ns()}"
+    command = [sys.executable, ROOT / "src/train.py", f"paths.run_dir={directory}", f"paths.log_dir={folder}", *options]
+    begin = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"WANDB_MODE": "offline"})
+    wall = time.perf_counter() - begin
+    summary = read_summary(directory)
+    assert summary is not None
+    with (directory / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    step_s = summary["train_s"] / summary["steps"]
+    reached = [int(row["step"]) for row in rows if row["val/loss"] and float(row["val/loss"]) <= GOAL]
+    return {
+        "val_loss": summary["val_loss_best"],
+        "parameters": summary["parameters"],
+        "steps": summary["steps"],
+        "train_s": summary["train_s"],
+        "step_ms": 1000 * step_s,
+        "whole_program_s": wall,
+        "train_s_to_goal": reached[0] * step_s if reached else None,
+    }
+
+
+def run_nanogpt(checkout: Path, folder: Path) -> dict:
+    """One run of nanoGPT's CPU configuration. Its losses are its own estimates over 20 random batches."""
+    begin = time.perf_counter()
+    command = [sys.executable, "train.py", *NANOGPT, f"--out_dir={folder / 'nanogpt'}"]
+    done = subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True)
+    wall = time.perf_counter() - begin
+    steps = {int(n): float(ms) for n, ms in re.findall(r"iter (\d+): loss .*, time ([\d.]+)ms", done.stdout)}
+    losses = [float(loss) for loss in re.findall(r"val loss ([\d.]+)", done.stdout)]
+    plain = [ms for n, ms in steps.items() if n % 250]  # every 250th holds an evaluation
+    step_ms = statistics.median(plain)
+    count = len(steps) - 1  # step 0 to 2000
+    train_s = (sum(plain) + step_ms * (len(steps) - len(plain))) / 1000
+    return {
+        "val_loss_estimate": min(losses),
+        "steps": count,
+        "train_s": train_s,
+        "step_ms": step_ms,
+        "whole_program_s": wall,
+    }
+
+
+def middle(runs: list[dict]) -> dict:
+    """The median of each figure."""
+    return {k: statistics.median(r[k] for r in runs) if runs[0][k] is not None else None for k in runs[0]}
+
+
+def processor() -> str:
+    """The processor's name and how many of it this process may use."""
+    names = (
+        re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
+    )
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
+
+
+def main() -> None:
+    """Run both in turn, print the medians, write all figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--nanogpt", default="", help="a checkout of karpathy/nanoGPT with its Shakespeare data prepared"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("options", nargs="*", help="options for src/train.py")
+    arguments = parser.parse_args()
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(arguments.repeats):
+            ours.append(run_minigpt(Path(folder), arguments.options))
+            print("miniGPT", ours[-1], flush=True)
+            if arguments.nanogpt:
+                theirs.append(run_nanogpt(Path(arguments.nanogpt).absolute(), Path(folder)))
+                print("nanoGPT", theirs[-1], flush=True)
+    report = {
+        "date": date.today().isoformat(),
+        "machine": processor(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": git_commit(),
+        "options": arguments.options,
+        "minigpt": middle(ours),
+        "minigpt_runs": ours,
+    }
+    if theirs:
+        report |= {"nanogpt": middle(theirs), "nanogpt_runs": theirs}
+        for key in ("train_s", "whole_program_s"):
+            ratio = statistics.median(n[key] / m[key] for m, n in zip(ours, theirs, strict=True))
+            report[f"times_faster_{key}"] = ratio
+            print(f"{key}: {ratio:.2f} times as fast as nanoGPT")
+    path = ROOT / "benchmarks/results" / f"time_to_loss_{report['date']}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"written to {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

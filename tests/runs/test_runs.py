@@ -1,0 +1,101 @@
+"""Run directories and checkpoint files."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from minigpt.runs.checkpoints import AtomicCheckpointIO, link, load_checkpoint, step_checkpoints
+from minigpt.runs.directory import find_checkpoint, find_run, make_run_directory
+from minigpt.runs.summary import read_summary, write_summary
+from minigpt.runs.sweep import rank_jobs, write_ranking
+
+
+def test_directories_never_collide(tmp_path):
+    with ThreadPoolExecutor(10) as pool:
+        made = list(pool.map(lambda _: make_run_directory(tmp_path, "same"), range(50)))
+    assert len(set(made)) == 50 and all((d / "checkpoints").is_dir() for d in made)
+
+
+def test_latest_is_the_newest_by_name(tmp_path):
+    for name in ("2026-01-02_00-00-00_b-1", "2026-01-03_00-00-00_a-1", "2026-01-01_00-00-00_c-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("")
+    (tmp_path / "2027-01-01_00-00-00_no-config").mkdir()
+    assert find_run("latest", tmp_path).name == "2026-01-03_00-00-00_a-1"
+
+
+def test_the_best_checkpoint_is_preferred(tmp_path):
+    run = make_run_directory(tmp_path, "run")
+    (run / "config.yaml").write_text("")
+    with pytest.raises(ValueError, match="no checkpoint yet"):
+        find_checkpoint(str(run), tmp_path)
+    for name in ("last.ckpt", "best.ckpt"):
+        (run / "checkpoints" / name).write_text("")
+        assert find_checkpoint("latest", tmp_path).name == name
+    assert find_checkpoint(str(run / "checkpoints/last.ckpt"), tmp_path).name == "last.ckpt"
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    io = AtomicCheckpointIO()
+    io.save_checkpoint({"x": torch.ones(3)}, tmp_path / "a.ckpt")
+
+    def full(checkpoint, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        io.save_checkpoint({"x": torch.zeros(3)}, tmp_path / "a.ckpt")
+    assert torch.equal(io.load_checkpoint(tmp_path / "a.ckpt")["x"], torch.ones(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, canary):
+        self.canary = canary
+
+    def __reduce__(self):
+        return (open, (self.canary, "w"))
+
+
+def test_a_pickled_class_is_never_loaded(tmp_path):
+    torch.save({"state_dict": Trap(str(tmp_path / "canary"))}, tmp_path / "trap.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint of miniGPT"):
+        load_checkpoint(tmp_path / "trap.ckpt")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_steps_are_ordered_by_number(tmp_path):
+    for name in ("step_9.ckpt", "step_10.ckpt", "step_100.ckpt", "step_x.ckpt", "last.ckpt"):
+        (tmp_path / name).write_text(name)
+    assert [p.name for p in step_checkpoints(tmp_path)] == ["step_9.ckpt", "step_10.ckpt", "step_100.ckpt"]
+    link(tmp_path / "step_10.ckpt", tmp_path / "last.ckpt")
+    assert (tmp_path / "last.ckpt").read_text() == "step_10.ckpt"
+
+
+def test_a_summary_is_valid_json_whatever_the_numbers(tmp_path):
+    write_summary(tmp_path, {"val_loss": float("nan"), "steps": 3})
+    assert read_summary(tmp_path) == {"val_loss": None, "steps": 3}
+    (tmp_path / "summary.json").write_text("{half")
+    assert read_summary(tmp_path) is None
+
+
+def test_ranking_puts_the_lowest_first_and_the_failed_last(tmp_path):
+    for job, loss in enumerate([2.0, None, 1.0]):
+        (tmp_path / str(job)).mkdir()
+        status = "completed" if loss else "failed"
+        overrides = [f"seed={job}", "model=nano"]
+        write_summary(tmp_path / str(job), {"val_loss_best": loss, "status": status, "overrides": overrides})
+    (tmp_path / "3").mkdir()
+    rows = rank_jobs(tmp_path)
+    assert [(r["rank"], r["job"], r["status"]) for r in rows] == [
+        (1, 2, "completed"),
+        (2, 0, "completed"),
+        (3, 1, "failed"),
+        (4, 3, "failed"),
+    ]
+    write_ranking(tmp_path, rows)
+    assert (tmp_path / "ranking.csv").read_text().count("\n") == 5

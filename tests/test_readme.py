@@ -1,0 +1,83 @@
+"""The README is true to the letter: its commands run, its files exist, its figures are the measured ones."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"`python (src/\w+\.py[^`]*)`", README)
+# What makes a training take a second; the text is generated, since a test may have no network.
+QUICK = "model.num_layers=1 model.num_heads=2 model.dim=32 model.block_size=16 data.batch_size=8 trainer.max_steps=2"
+
+
+def test_the_table_has_its_commands():
+    assert len(COMMANDS) >= 10 and {c.split()[0] for c in COMMANDS} == {
+        f"src/{d}.py" for d in ("train", "evaluate", "generate")
+    }
+
+
+def test_the_commands_run_one_after_another(door, tmp_path):
+    (tmp_path / "my.txt").write_text("To be, or not to be, that is the question: ROMEO\n" * 100)
+    for command in COMMANDS:
+        script, *options = shlex.split(command)
+        if script == "src/train.py" and not {"--help"} & set(options):
+            quick = QUICK.split()
+            if any(o.startswith("resume=") for o in options):
+                options = [o for o in options if not o.startswith("trainer.max_steps=")] + ["trainer.max_steps=4"]
+                quick = []
+            elif not any(o.startswith("data=") for o in options):
+                quick += ["data=pocket", "data.num_chars=20000"]
+            options += [q for q in quick if q.split("=")[0] not in {o.split("=")[0] for o in options}]
+        done = door(Path(script).name, *options)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/.installed").exists(), reason="this environment was not made by make")
+def test_make_train_trains_and_installs_nothing_twice(tmp_path):
+    options = f"{QUICK} data=pocket data.num_chars=20000 paths.log_dir={tmp_path} paths.data_dir={tmp_path} logger=none"
+    done = subprocess.run(["make", "train", f"ARGS={options}"], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Installing" not in done.stdout and "completed" in done.stdout
+    assert done.stdout.count("generated text") == 2, "a box at the start and at the end"
+    (run,) = (tmp_path / "runs").iterdir()
+    assert "nano-pocket" in run.name
+
+
+def test_make_test_is_what_runs_these_tests():
+    dry = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-m pytest" in dry
+    assert "make test" in (ROOT / ".ci/run").read_text() and "make test " in README
+
+
+def test_make_help_lists_every_target():
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^([a-z][a-z-]*):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert len(targets) >= 8 and all(f"make {t} " in shown for t in targets)
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))))
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_figures_are_the_measured_ones():
+    (source,) = re.findall(r"<!-- figures: (\S+) -->", README)
+    report = json.loads((ROOT / source).read_text())
+    table = README.split(source)[1].split("```")[0]
+    for ours in (report["minigpt"], report["nanogpt"]):
+        assert f"{ours['train_s']:.0f} s" in table and f"{ours['whole_program_s']:.0f} s" in table
+    assert f"{report['minigpt']['val_loss']:.3f}" in table
+    assert f"{report['times_faster_train_s']:.1f} times" in table
+    assert sys.version_info >= (3, 11)

@@ -1,0 +1,82 @@
+"""The CSV file survives a resume; W&B goes online only when that can work."""
+
+import csv
+import socket
+
+import pytest
+
+from minigpt.runs.run import Run
+from minigpt.training.loggers import CSVLogger, WandB, resolve_mode
+
+
+def run_in(directory):
+    return Run(directory, None, {}, [], {"seed": 1})
+
+
+def rows(directory):
+    with (directory / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_row_is_on_the_disk_at_once_and_new_columns_join(tmp_path):
+    logger = CSVLogger(run=run_in(tmp_path))
+    logger.log_metrics({"train/loss": 2.5}, step=1)
+    assert rows(tmp_path) == [{"step": "1", "train/loss": "2.5"}]
+    logger.log_metrics({"val/loss": 2.25}, step=1)
+    assert rows(tmp_path) == [
+        {"step": "1", "train/loss": "2.5", "val/loss": ""},
+        {"step": "1", "train/loss": "", "val/loss": "2.25"},
+    ]
+
+
+def test_a_resumed_run_has_no_row_twice(tmp_path):
+    first = CSVLogger(run=run_in(tmp_path))
+    for step in (1, 2, 3):
+        first.log_metrics({"train/loss": float(step)}, step=step)
+    resumed = CSVLogger(run=run_in(tmp_path))
+    resumed.cut(2)
+    resumed.log_metrics({"train/loss": 30.0}, step=3)
+    assert [(r["step"], r["train/loss"]) for r in rows(tmp_path)] == [("1", "1.0"), ("2", "2.0"), ("3", "30.0")]
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def no_account(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+@pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
+def test_a_named_mode_stays(mode):
+    assert resolve_mode(mode) == mode
+
+
+def test_without_a_key_it_is_offline(no_account):
+    assert resolve_mode("auto") == "offline"
+
+
+def test_with_a_key_it_depends_on_the_server(no_account, monkeypatch, listening):
+    monkeypatch.setattr("wandb.login", lambda **_: True)
+    settings = type("Setup", (), {"settings": type("Settings", (), {"base_url": f"http://127.0.0.1:{listening}"})})
+    monkeypatch.setattr("wandb.setup", lambda: settings)
+    assert resolve_mode("auto") == "online"
+    settings.settings.base_url = "http://127.0.0.1:9"
+    assert resolve_mode("auto") == "offline"
+
+
+def test_an_offline_run_is_continued_under_its_id(tmp_path):
+    options = {"mode": "offline", "project": "test", "save_dir": str(tmp_path / "wandb")}
+    first = WandB(run=run_in(tmp_path), **options)
+    first.log_metrics({"train/loss": 2.0}, step=1)
+    first.finish(0)
+    again = WandB(run=Run(tmp_path, None, {"wandb_id": first.version}, [], {}), **options)
+    again.log_metrics({"train/loss": 1.0}, step=2)
+    again.finish(0)
+    assert again.version == first.version and again.folder != first.folder
