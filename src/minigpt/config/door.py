@@ -18,7 +18,7 @@ from minigpt.config.conf import CONF
 from minigpt.config.errors import explain
 from minigpt.config.resume import continue_run
 
-USAGE = 2
+USAGE, INTERRUPTED = 2, 130  # exit codes
 
 OmegaConf.register_new_resolver("random", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
@@ -49,6 +49,8 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
             argparse.ArgumentParser.error = lambda parser, message: refuse(ValueError(message))  # type: ignore
             try:
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+            except KeyboardInterrupt:
+                sys.exit(INTERRUPTED)
             except Exception as error:  # Hydra raises many kinds for a command line that it cannot compose
                 refuse(error)
 

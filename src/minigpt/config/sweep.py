@@ -24,12 +24,12 @@ class Sweep(Callback):
         sweep_dir = Path(config.hydra.sweep.dir)
         rows = rank_jobs(sweep_dir)
         write_ranking(sweep_dir, rows)
-        show_ranking(rows, sweep_dir)
+        show_ranking(rows, sweep_dir, f"{config.paths.log_dir}/wandb")
         if any(row["status"] != "completed" for row in rows):
             sys.exit(1)
 
 
-def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path) -> None:
+def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) -> None:
     """The ranking on the terminal, and how to go on from the best job."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     table = Table(title=f"{len(rows)} runs, the best first")
@@ -44,7 +44,8 @@ def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path) -> None:
     console.print(f"written to {sweep_dir}/ranking.csv and ranking.json")
     if rows and rows[0]["best_checkpoint"]:
         console.print(f'the best one  python src/generate.py run={sweep_dir}/{rows[0]["job"]} prompt="ROMEO:"')
-    console.print("compare       wandb leet logs/wandb")
+    if Path(wandb_dir).is_dir():
+        console.print(f"compare       wandb leet {wandb_dir}")
 
 
 def show(value: Any) -> str:

@@ -42,7 +42,12 @@ def open_run(config: dict[str, Any], overrides: list[str], hydra_config: str) ->
     if config["resume"]:
         directory = Path(config["resume"])
         checkpoint = resumable_checkpoint(directory, config["trainer"]["max_steps"])
-        return Run(directory if is_rank_zero() else None, checkpoint, read_summary(directory) or {}, overrides, config)
+        earlier = read_summary(directory) or {}
+        if is_rank_zero():
+            write_text_files(directory, {CONFIG: to_yaml(config)})  # the next resume goes on with what was changed now
+        first = earlier.get("overrides", [])
+        own = [o for o in overrides if not o.startswith("resume=") and o not in first]
+        return Run(directory if is_rank_zero() else None, checkpoint, earlier, [*first, *own], config)
     if not is_rank_zero():
         return Run(None, None, {}, overrides, config)
     if config["paths"]["run_dir"]:
@@ -52,7 +57,7 @@ def open_run(config: dict[str, Any], overrides: list[str], hydra_config: str) ->
         (directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     else:
         directory = make_run_directory(Path(config["paths"]["log_dir"]) / "runs", config["name"])
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    text = to_yaml(config)
     files = {
         CONFIG: text,
         ".hydra/config.yaml": text,
@@ -61,6 +66,11 @@ def open_run(config: dict[str, Any], overrides: list[str], hydra_config: str) ->
     }
     write_text_files(directory, files)
     return Run(directory, None, {}, overrides, config)
+
+
+def to_yaml(config: dict[str, Any]) -> str:
+    """A configuration as text, in its own order."""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
 def resumable_checkpoint(directory: Path, max_steps: int) -> Path:

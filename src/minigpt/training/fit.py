@@ -38,17 +38,16 @@ def fit(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: di
         trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
         if watch.stop.received is not None:
             status, code = "interrupted", 128 + watch.stop.received
-    except KeyboardInterrupt:
-        status, code, error = "interrupted", 130, "interrupted twice"
-    except (Exception, SystemExit) as failure:
+    except SystemExit:  # what Lightning makes of a KeyboardInterrupt
+        status, code, error = "interrupted", 130, "interrupted before the step was done; nothing was saved since"
+    except Exception as failure:
         status, code, error = "failed", 1, explain_failure(failure)
         log.error("%s", traceback.format_exc())
         traceback.print_exc()
     if run.directory is not None:
         end(trainer, module, data, run, config, watch, status, error)
-    for logger in trainer.loggers:
-        if isinstance(logger, WandB):
-            logger.finish(code)
+    if (wandb := find_wandb(trainer)) is not None:
+        wandb.finish(code)
     if code:
         sys.exit(code)
     return watch.checkpoints.best_loss if watch.checkpoints.best_step is not None else None
@@ -68,15 +67,22 @@ def find_or_add(trainer: Trainer, kind: type) -> Any:
     found = next((c for c in trainer.callbacks if isinstance(c, kind)), None)
     if found is None:
         found = kind()
-        trainer.callbacks.append(found)
+        trainer.callbacks.insert(0, found)
     return found
+
+
+def find_wandb(trainer: Trainer) -> WandB | None:
+    """The trainer's W&B logger."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, WandB)), None)
 
 
 def begin(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: dict[str, Any]) -> None:
     """Say what is run, and start its log."""
     assert run.directory is not None
     start_log(run.directory)
-    write_summary(run.directory, {**run.earlier, "status": "running", "overrides": run.overrides})
+    wandb = find_wandb(trainer)
+    known = {"status": "running", "overrides": run.overrides, "wandb_id": wandb.version if wandb is not None else None}
+    write_summary(run.directory, run.earlier | known)
     log.info("start: %s", " ".join(sys.argv))
     show_config(config)
     show_notice(data.notice)
@@ -108,7 +114,7 @@ def end(
     """Write summary.json and show what came of the run."""
     assert run.directory is not None
     metrics, checkpoints = watch.metrics, watch.checkpoints
-    wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandB)), None)
+    wandb = find_wandb(trainer)
     tokens = trainer.global_step * data.batch_size * data.block_size
     best = checkpoints.best if checkpoints.best.is_file() else None
     last = checkpoints.last if checkpoints.last.is_file() else None

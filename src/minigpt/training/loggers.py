@@ -3,6 +3,7 @@
 import csv
 import html
 import os
+import secrets
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,7 +110,7 @@ class WandB(Logger):
             "dir": save_dir,
             "name": run.directory.name if run.directory is not None else None,
             "config": run.config,
-            "id": run.earlier.get("wandb_id"),
+            "id": run.earlier.get("wandb_id") or secrets.token_hex(4),
             "group": group,
             "job_type": job_type,
             "tags": tags,
@@ -120,9 +121,9 @@ class WandB(Logger):
         return str(self._options["project"])
 
     @property
-    def version(self) -> str | None:
-        """The id of the run, which continuing it needs."""
-        return None if self.wandb_run is None else self.wandb_run.id
+    def version(self) -> str:
+        """The id of the run, which continuing it needs; it is known before the run begins."""
+        return str(self._options["id"])
 
     @property
     def folder(self) -> str | None:

@@ -44,6 +44,7 @@ class GracefulStop(Callback):
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             trainer.should_stop = True
+            trainer.limit_val_batches = 0  # Lightning validates before it stops; whoever sent the signal does not wait
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
