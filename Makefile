@@ -41,7 +41,7 @@ bench: $(STAMP) ## time to nanoGPT's CPU result, beside it: make bench NANOGPT_D
 	@$(BIN)/python benchmarks/time_to_loss.py --nanogpt "$(NANOGPT_DIR)"
 
 dashboard: $(STAMP) ## the curves of all runs, in the terminal
-	@$(BIN)/wandb leet logs/wandb
+	@$(BIN)/wandb leet logs/wandb/wandb
 
 clean: ## remove the environment and caches; runs and texts stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache build

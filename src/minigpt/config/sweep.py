@@ -24,7 +24,7 @@ class Sweep(Callback):
         sweep_dir = Path(config.hydra.sweep.dir)
         rows = rank_jobs(sweep_dir)
         write_ranking(sweep_dir, rows)
-        show_ranking(rows, sweep_dir, f"{config.paths.log_dir}/wandb")
+        show_ranking(rows, sweep_dir, f"{config.paths.log_dir}/wandb/wandb")
         if any(row["status"] != "completed" for row in rows):
             sys.exit(1)
 

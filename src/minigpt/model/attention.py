@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minigpt.model.kv_cache import LayerCache
+from minigpt.model.norms import rms_norm
 from minigpt.model.positions import Positions
 
 
@@ -82,7 +83,7 @@ class CausalSelfAttention(nn.Module):
         heads = self.query_key_value(x).unflatten(-1, (-1, self.head_dim))  # [B, T, H + 2K, C]
         qk, v = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
         if self.qk_norm:
-            qk = F.rms_norm(qk, (self.head_dim,)).to(v.dtype)
+            qk = rms_norm(qk)
         qk = positions.rotate(qk, start)
         q, k = qk.transpose(1, 2).split((self.num_heads, self.num_kv_heads), dim=1)
         v = v.transpose(1, 2)

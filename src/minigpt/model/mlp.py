@@ -31,7 +31,8 @@ class ReLU2MLP(MLP):
     """Squared ReLU: as good as gated units at this size, and cheaper (Primer, arXiv 2109.08668)."""
 
     def activation(self, x: Tensor) -> Tensor:
-        return F.relu(x).square()
+        x = F.relu(x)
+        return x * x  # not .square(), whose backward pass takes half as long again on a CPU
 
 
 class SwiGLU(nn.Module):

@@ -48,11 +48,12 @@ class RotaryPositions(Positions):
             raise ValueError(f"rotary positions turn pairs of dimensions: head_dim must be even, not {head_dim}")
         frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
         angles = torch.outer(torch.arange(block_size, dtype=torch.float64), frequencies).float()
-        self.register_buffer("cos", angles.cos()[:, None, :], persistent=False)  # [block_size, 1, C/2]
-        self.register_buffer("sin", angles.sin()[:, None, :], persistent=False)
+        cos, sin = angles.cos(), angles.sin()
+        # [block_size, 1, C]: the halves of a head are the first and the second members of the pairs.
+        self.register_buffer("cos", torch.cat((cos, cos), dim=1)[:, None, :], persistent=False)
+        self.register_buffer("sin", torch.cat((-sin, sin), dim=1)[:, None, :], persistent=False)
 
     def rotate(self, heads: Tensor, start: int) -> Tensor:
         span = slice(start, start + heads.shape[1])
         cos, sin = self.cos[span].to(heads.dtype), self.sin[span].to(heads.dtype)
-        first, second = heads.chunk(2, dim=-1)
-        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        return heads * cos + heads.roll(heads.shape[-1] // 2, dims=-1) * sin

@@ -83,6 +83,8 @@ def begin(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: 
     wandb = find_wandb(trainer)
     known = {"status": "running", "overrides": run.overrides, "wandb_id": wandb.version if wandb is not None else None}
     write_summary(run.directory, run.earlier | known)
+    if wandb is not None:
+        wandb.start()  # a second that belongs to no training step
     log.info("start: %s", " ".join(sys.argv))
     show_config(config)
     show_notice(data.notice)
