@@ -26,7 +26,7 @@ def main(config: dict[str, Any]) -> float | None:
         compile=config["compile"],
         description=describe(config, data, trainer.precision),
     )
-    run = open_run(config, *invocation())
+    run = open_run(config, module.description["fingerprint"], *invocation())
     trainer.callbacks.extend(build_all(config["callbacks"]))
     trainer.loggers = build_all(config["logger"], run=run)
     return fit(trainer, module, data, run, config)

@@ -63,7 +63,7 @@ def test_a_run_leaves_what_the_design_says(trained):
     assert names == {
         *("config.yaml", "metrics.csv", "summary.json", "train.log", "samples.md"),
         *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
-        *(f"checkpoints/{name}.ckpt" for name in ("best", "last", "step_20")),
+        *(f"checkpoints/{name}.ckpt" for name in ("best", "last", "step_10", "step_20")),
     }
     assert done.stderr == "", "nothing to worry a user with"
     for command in ("src/generate.py", "src/evaluate.py", "src/train.py resume="):
@@ -160,6 +160,43 @@ def test_a_complete_run_says_how_to_go_on(door_there, trained):
     assert done.returncode == 2 and "trainer.max_steps=N" in done.stderr
     done = door_there("train.py", "resume=latest", "model=small", "trainer.max_steps=30")
     assert done.returncode == 2 and "its own model" in done.stderr
+
+
+def test_another_run_is_refused_unless_it_is_wanted(door, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[2], run)
+    options = [f"resume={run}", "trainer.max_steps=22", "optimizer.lr=0.03", "data.seed=7"]
+    options += [f"paths.data_dir={trained[0] / 'data'}"]
+    refused = door("train.py", *options)
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    assert "optimizer.lr: 0.02 -> 0.03" in refused.stderr and "data.seed: 1 -> 7" in refused.stderr
+    ok(door("train.py", *options, "resume_anyway=true"))
+    assert json.loads((run / "summary.json").read_text())["steps"] == 22
+
+
+def test_auto_starts_goes_on_and_falls_back(door, tmp_path):
+    run = tmp_path / "run"
+    command = ["train.py", *TINY, "resume=auto", f"paths.run_dir={run}", "scheduler=constant"]
+    ok(door(*command, "trainer.max_steps=11"))
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"status": "interrupted"}))
+    newest = run / "checkpoints" / "step_11.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    (run / "checkpoints" / ".step_12.ckpt-half").write_bytes(b"half")
+    done = ok(door(*command, "trainer.max_steps=20"))
+    assert "step_11.ckpt is damaged" in done.stderr and "resuming after step 10" in done.stdout
+    assert json.loads((run / "summary.json").read_text())["steps"] == 20
+    steps = [int(row["step"]) for row in metrics(run) if row["train/loss"]]
+    assert steps == list(range(1, 21)), "no gap and no row twice"
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_update(door, tmp_path):
+    options = [*TINY, "optimizer=sgd", "optimizer.lr=1e30", "callbacks.checkpoints.every_n_steps=1"]
+    done = door("train.py", *options, f"paths.run_dir={tmp_path / 'run'}")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "gradient norm is" in done.stderr and "learning rate of 1e+30" in done.stderr
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,12 +1,22 @@
 """Run directories and checkpoint files."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from minigpt.runs.checkpoints import AtomicCheckpointIO, link, load_checkpoint, step_checkpoints
-from minigpt.runs.directory import find_checkpoint, find_run, make_run_directory
+from minigpt.runs.checkpoints import (
+    AtomicCheckpointIO,
+    is_sound,
+    link,
+    load_checkpoint,
+    newest_sound,
+    seal,
+    sweep,
+)
+from minigpt.runs.directory import find_checkpoint, find_run, make_run_directory, step_checkpoints
+from minigpt.runs.run import refuse_another_run
 from minigpt.runs.summary import read_summary, write_summary
 from minigpt.runs.sweep import rank_jobs, write_ranking
 
@@ -51,6 +61,48 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
 
 
+@pytest.fixture
+def saved(tmp_path):
+    """Two checkpoints of a run."""
+    for step in (10, 20):
+        state = {"step": step, "weights": torch.randn(50, 50)}
+        AtomicCheckpointIO().save_checkpoint(state, tmp_path / f"step_{step}.ckpt")
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_every_damage_is_found_and_the_one_before_is_taken(saved, damage):
+    newest, whole = saved / "step_20.ckpt", (saved / "step_20.ckpt").read_bytes()
+    positions = torch.randint(len(whole), (100 if damage == "flip" else 20,)).tolist()
+    for position in [*positions, 0, len(whole) - 1]:
+        broken = bytearray(whole if damage == "flip" else whole[:position])
+        if damage == "flip":
+            broken[position] ^= 1 << position % 8
+        newest.write_bytes(broken)
+        assert not is_sound(newest), position
+        with pytest.raises(ValueError, match="damaged"):
+            load_checkpoint(newest)
+        assert newest_sound(saved) == saved / "step_10.ckpt"
+        assert not newest.exists() and (saved / "step_20.damaged").exists()
+    newest.write_bytes(whole)
+    assert newest_sound(saved) == newest and load_checkpoint(newest)["step"] == 20
+
+
+def test_a_sealed_checkpoint_is_an_ordinary_torch_file(saved):
+    assert torch.load(saved / "step_10.ckpt", weights_only=True)["step"] == 10
+
+
+def test_the_highest_step_counts_and_not_the_clock(saved):
+    os.utime(saved / "step_10.ckpt", (2e9, 2e9))
+    assert newest_sound(saved).name == "step_20.ckpt"
+
+
+def test_what_interrupted_saves_left_is_swept(saved):
+    (saved / ".step_30.ckpt-x1y2").write_bytes(b"half")
+    sweep(saved)
+    assert {p.name for p in saved.iterdir()} == {"step_10.ckpt", "step_20.ckpt"}
+
+
 class Trap:
     """Runs code when it is unpickled."""
 
@@ -65,6 +117,11 @@ def test_a_pickled_class_is_never_loaded(tmp_path):
     torch.save({"state_dict": Trap(str(tmp_path / "canary"))}, tmp_path / "trap.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint of miniGPT"):
         load_checkpoint(tmp_path / "trap.ckpt")
+    with (tmp_path / "trap.ckpt").open("r+b") as file:
+        seal(file)  # whoever writes a trap can seal it too
+    assert is_sound(tmp_path / "trap.ckpt")
+    with pytest.raises(ValueError, match="UnpicklingError"):
+        load_checkpoint(tmp_path / "trap.ckpt")
     assert not (tmp_path / "canary").exists()
 
 
@@ -74,6 +131,18 @@ def test_steps_are_ordered_by_number(tmp_path):
     assert [p.name for p in step_checkpoints(tmp_path)] == ["step_9.ckpt", "step_10.ckpt", "step_100.ckpt"]
     link(tmp_path / "step_10.ckpt", tmp_path / "last.ckpt")
     assert (tmp_path / "last.ckpt").read_text() == "step_10.ckpt"
+
+
+def test_a_run_that_would_be_another_is_refused(tmp_path):
+    old = {"seed": 1, "optimizer": {"lr": 0.02, "betas": [0.9, 0.95]}, "text": "abc"}
+    AtomicCheckpointIO().save_checkpoint({"minigpt": {"fingerprint": old}}, tmp_path / "step_1.ckpt")
+    refuse_another_run(tmp_path / "step_1.ckpt", {**old})
+    new = {"seed": 2, "optimizer": {"lr": 0.02, "betas": [0.9, 0.99], "momentum": 0.9}, "text": "abc"}
+    with pytest.raises(ValueError, match="resume_anyway=true") as refusal:
+        refuse_another_run(tmp_path / "step_1.ckpt", new)
+    for change in ("seed: 1 -> 2", "optimizer.betas: [0.9, 0.95] -> [0.9, 0.99]", "optimizer.momentum: None -> 0.9"):
+        assert change in str(refusal.value)
+    assert "lr" not in str(refusal.value) and "text" not in str(refusal.value)
 
 
 def test_a_summary_is_valid_json_whatever_the_numbers(tmp_path):

@@ -33,7 +33,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group.startswith("hydra/"):
-            return f"no {group} {choice!r} is installed: the extras of pyproject.toml bring some, pip install -e '.[optuna]'"
+            return f"no {group} {choice!r} is installed: extras bring some, such as pip install -e '.[optuna]'"
         return f"no choice {choice!r} for {group}{did_you_mean(choice, error.options)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return explain_unknown_key(str(cause.full_key), str(cause.key), cause.parent_node)

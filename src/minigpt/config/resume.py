@@ -8,7 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from minigpt.config.errors import ConfigError
-from minigpt.runs.directory import CONFIG, find_run
+from minigpt.runs.directory import CHECKPOINTS, CONFIG, find_run, step_checkpoints
+from minigpt.runs.summary import read_summary
 
 
 def continue_run(composed: DictConfig) -> DictConfig:
@@ -19,14 +20,23 @@ def continue_run(composed: DictConfig) -> DictConfig:
     Raises:
         ConfigError: the run does not exist, or an option would choose another part than the run was started with.
     """
-    directory = find_run(composed.resume, Path(composed.paths.log_dir) / "runs")
+    runs_dir = Path(composed.paths.log_dir) / "runs"
+    if composed.resume == "auto":
+        directory = find_unfinished(composed.paths.run_dir, runs_dir)
+        if directory is None:
+            composed.resume = None
+            return composed
+    else:
+        directory = find_run(composed.resume, runs_dir)
     # Processes for further devices read this command line again; `latest` must not be another run by then.
     sys.argv = [f"resume={directory}" if a.startswith("resume=") else a for a in sys.argv]
     saved = OmegaConf.load(directory / CONFIG)
     if not isinstance(saved, DictConfig):
         raise ConfigError(f"{directory / CONFIG} is not a configuration")
     hydra = HydraConfig.get()
-    for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
+    known = (read_summary(directory) or {}).get("overrides", [])  # repeating how it was started changes nothing
+    new = [o for o in hydra.overrides.task if o not in known]
+    for override in OverridesParser.create().parse_overrides(new):
         key = override.key_or_group
         if key in hydra.runtime.choices:
             raise ConfigError(
@@ -36,3 +46,13 @@ def continue_run(composed: DictConfig) -> DictConfig:
             OmegaConf.update(saved, key, override.value(), force_add=True)
     saved.resume = saved.paths.run_dir = str(directory)
     return saved
+
+
+def find_unfinished(run_dir: str | None, runs_dir: Path) -> Path | None:
+    """What `resume=auto` goes on with: the run in `run_dir`, or the newest one, if it has begun and is not complete."""
+    try:
+        directory = find_run(run_dir or "latest", runs_dir)
+    except ValueError:
+        return None
+    done = (read_summary(directory) or {}).get("status") == "completed"
+    return None if done or not step_checkpoints(directory / CHECKPOINTS) else directory

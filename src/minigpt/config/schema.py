@@ -27,7 +27,8 @@ class Train:
     seed: int  # of the weights, of the order of the text, of dropout
     precision: str  # auto, or any of Lightning's
     compile: bool  # torch.compile the model
-    resume: str | None  # a run directory or latest: go on where that run stopped
+    resume: str | None  # a run directory, latest, or auto: go on where that run stopped
+    resume_anyway: bool  # even when its fingerprint is another
     model: dict[str, Any]
     data: dict[str, Any]
     optimizer: dict[str, Any]

@@ -1,21 +1,29 @@
 """Checkpoint files: written whole or not at all, found again by name and step."""
 
+import errno
+import hashlib
+import logging
 import os
-import re
+import struct
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-STEP_NAME = re.compile(r"step_(\d+)\.ckpt")
+from minigpt.runs.directory import step_checkpoints
+
+SEAL_BYTES = 64  # a SHA-256 in hexadecimal
+log = logging.getLogger("minigpt")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary file in the same folder, syncs it to the disk, and renames it: never a half checkpoint.
+    """Writes to a temporary file in the same folder, seals it, syncs it to the disk, and renames it.
 
-    Lightning's own goes through TMPDIR, so that across file systems the last step is a copy that can be cut short.
+    So there is never half a checkpoint. Lightning's own goes through TMPDIR, and across file systems its last step is a
+    copy that can be cut short.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -24,12 +32,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with os.fdopen(handle, "w+b") as file:
                 torch.save(checkpoint, file)
+                seal(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, target)
             sync_folder(target.parent)
+        except RuntimeError as error:  # what torch makes of a disk that is full
+            raise OSError(errno.ENOSPC, f"could not be written ({str(error).splitlines()[0]})", str(target)) from error
         finally:
             Path(name).unlink(missing_ok=True)
 
@@ -37,18 +48,47 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load_checkpoint(Path(path))
 
 
+def seal(file: BinaryIO) -> None:
+    """Append the SHA-256 of all that is in a zip archive as the archive's comment: torch.load reads it as before."""
+    file.seek(-2, os.SEEK_END)  # the length of the comment ends the archive
+    file.write(struct.pack("<H", SEAL_BYTES))
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0, os.SEEK_END)
+    file.write(digest.encode())
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a checkpoint is, bit for bit, what was written."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(-SEAL_BYTES, os.SEEK_END)
+            wanted = file.read()
+            file.seek(0)
+            digest = hashlib.sha256()
+            while size:
+                piece = file.read(min(size, 1 << 20))
+                digest.update(piece)
+                size -= len(piece)
+    except OSError:
+        return False
+    return digest.hexdigest().encode() == wanted
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's plain data and tensors, on the CPU; a pickled class in it is refused.
 
     Raises:
-        ValueError: the file is not such a checkpoint.
+        ValueError: the file is not there, is not such a checkpoint, or is not as it was written.
     """
+    if not path.is_file():
+        raise ValueError(f"no checkpoint at {path}")
+    if not is_sound(path):
+        raise ValueError(f"{path} is not a checkpoint of miniGPT, or it is damaged: its seal does not fit its content")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"no checkpoint at {path}") from error
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"{path} is not a checkpoint of miniGPT, or it is damaged ({type(error).__name__})") from error
+    except Exception as error:  # torch raises many kinds
+        raise ValueError(f"{path} is not a checkpoint of miniGPT ({type(error).__name__})") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -68,13 +108,19 @@ def link(source: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
-def step_checkpoints(folder: Path) -> list[Path]:
-    """The `step_<n>.ckpt` files of a folder, oldest step first."""
-    return sorted((p for p in folder.glob("step_*.ckpt") if STEP_NAME.fullmatch(p.name)), key=step_of)
+def newest_sound(folder: Path) -> Path | None:
+    """The checkpoint of the highest step that is as it was written. Damaged ones are set aside, and that is said."""
+    for path in reversed(step_checkpoints(folder)):
+        if is_sound(path):
+            return path
+        aside = path.with_suffix(".damaged")
+        os.replace(path, aside)
+        print(f"{path} is damaged: set aside as {aside.name}, going on from the one before", file=sys.stderr)
+        log.warning("%s is damaged: set aside", path)
+    return None
 
 
-def step_of(path: Path) -> int:
-    """The step that a `step_<n>.ckpt` is named after."""
-    match = STEP_NAME.fullmatch(path.name)
-    assert match is not None, path
-    return int(match[1])
+def sweep(folder: Path) -> None:
+    """Remove what interrupted saves left."""
+    for path in folder.glob(".*.ckpt-*"):
+        path.unlink(missing_ok=True)

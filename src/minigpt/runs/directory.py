@@ -1,6 +1,7 @@
 """Run directories: made atomically, found again by path or as `latest`."""
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
+STEP_NAME = re.compile(r"step_(\d+)\.ckpt")
 
 
 def is_rank_zero() -> bool:
@@ -65,6 +67,18 @@ def find_checkpoint(reference: str, runs_dir: Path, prefer: str = "best.ckpt") -
         if (folder / name).is_file():
             return folder / name
     raise ValueError(f"the run {folder.parent} has no checkpoint yet")
+
+
+def step_checkpoints(folder: Path) -> list[Path]:
+    """The `step_<n>.ckpt` files of a folder, oldest step first."""
+    return sorted((p for p in folder.glob("step_*.ckpt") if STEP_NAME.fullmatch(p.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step that a `step_<n>.ckpt` is named after."""
+    match = STEP_NAME.fullmatch(path.name)
+    assert match is not None, path
+    return int(match[1])
 
 
 def write_text_files(directory: Path, files: Mapping[str, str]) -> None:

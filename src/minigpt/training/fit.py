@@ -10,7 +10,7 @@ import torch
 
 from minigpt import STARTED
 from minigpt.model.gpt import count_parameters, flops_per_token
-from minigpt.runs.checkpoints import step_of
+from minigpt.runs.directory import step_of
 from minigpt.runs.run import Run, start_log
 from minigpt.runs.summary import git_commit, write_summary
 from minigpt.training.callbacks.checkpoints import Checkpoints
@@ -43,7 +43,10 @@ def fit(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: di
     except Exception as failure:
         status, code, error = "failed", 1, explain_failure(failure)
         log.error("%s", traceback.format_exc())
-        traceback.print_exc()
+        if (advice := known_failure(failure)) is not None:
+            print(f"error: {advice}", file=sys.stderr)
+        else:
+            traceback.print_exc()
     if run.directory is not None:
         end(trainer, module, data, run, config, watch, status, error)
     if (wandb := find_wandb(trainer)) is not None:
@@ -178,6 +181,19 @@ def describe(summary: dict[str, Any], run: Run, wandb: WandB | None) -> list[str
         else:
             lines.append(f"curves    {wandb.wandb_run.url}")
     return lines
+
+
+def known_failure(failure: Exception) -> str | None:
+    """What to do about a failure that is no fault of the program; None for any other."""
+    if isinstance(failure, FloatingPointError):
+        return str(failure)
+    if isinstance(failure, OSError):
+        return (
+            f"{failure.filename or 'the run directory'}: {failure.strerror or failure}; earlier checkpoints are intact"
+        )
+    if isinstance(failure, torch.OutOfMemoryError) or "can't allocate memory" in str(failure):
+        return "out of memory: lower data.batch_size, or split each step with trainer.accumulate_grad_batches=2, 4, ..."
+    return None
 
 
 def explain_failure(failure: BaseException) -> str:

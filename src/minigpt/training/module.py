@@ -3,6 +3,7 @@
 Shapes: B rows, T time, V vocabulary.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection, SumMetric
 
@@ -108,6 +110,23 @@ class LanguageModel(lightning.LightningModule):
             self.grad_norm = nn.utils.get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
         else:
             self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+        if self.device.type == "cpu" or self.global_step % self.trainer.log_every_n_steps == 0:
+            # A look at the number makes a GPU wait, so there it is taken as often as the metrics are.
+            self.refuse_non_finite()
+
+    def refuse_non_finite(self) -> None:
+        """Stop before an update that would destroy the weights, or before they are saved.
+
+        Raises:
+            FloatingPointError: the newest gradient is infinite or not a number.
+        """
+        norm = 0.0 if self.grad_norm is None else whole(self.grad_norm).item()
+        if not math.isfinite(norm):
+            lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+            raise FloatingPointError(
+                f"the gradient norm is {norm} at step {self.global_step + 1}, with a learning rate of {lr:.3g}; "
+                f"the last checkpoint is sound. Try a lower optimizer.lr or trainer.gradient_clip_val=1"
+            )
 
     def configure_model(self) -> None:
         """Shard parameters, gradients and optimizer state over the devices of a data-parallel mesh (trainer=fsdp)."""
@@ -123,14 +142,26 @@ class LanguageModel(lightning.LightningModule):
 
 
 def describe(config: dict[str, Any], data: Any, precision: str) -> dict[str, Any]:
-    """What a checkpoint says of itself besides the weights: plain data alone, see `minigpt.inference.load`."""
+    """What a checkpoint says of itself besides the weights: plain data alone, see `minigpt.inference.load`.
+
+    Its fingerprint is all that must stay the same for a resumed run to be the same run; how many devices compute it, in
+    which precision and for how long may change.
+    """
     text = {"path": data.path, "sha256": data.corpus.text_sha256, "val_fraction": data.val_fraction}
+    rows = {k: v for k, v in config["data"].items() if k not in ("data_dir", "path", "url", "val_tokens_per_batch")}
+    same = {part: config[part] for part in ("seed", "model", "optimizer", "scheduler")}
     return {
+        "fingerprint": same | {"data": rows, "text": text["sha256"], "characters": data.corpus.tokenizer.characters},
         "model": config["model"],
         "tokenizer": data.corpus.tokenizer.state(),
         "precision": precision,
         "text": text | {"data_dir": str(data.data_dir), "val_batch_size": data.val_batch_size},
     }
+
+
+def whole(value: Tensor) -> Tensor:
+    """A sharded tensor as a whole one; a whole one as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def seed_generator(device: torch.device, key: int, seed: int) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule
 
-from minigpt.runs.checkpoints import link, step_checkpoints
-from minigpt.runs.directory import CHECKPOINTS
+from minigpt.runs.checkpoints import link
+from minigpt.runs.directory import CHECKPOINTS, step_checkpoints
 from minigpt.training.trainer import Trainer
 
 
@@ -16,10 +16,10 @@ class Checkpoints(Callback):
 
     Args:
         every_n_steps: optimizer steps between two checkpoints; None saves at the end alone.
-        keep_last: how many `step_<n>.ckpt` to keep.
+        keep_last: how many `step_<n>.ckpt` to keep; with two, one is left when the newest is damaged.
     """
 
-    def __init__(self, *, every_n_steps: int | None = None, keep_last: int = 1) -> None:
+    def __init__(self, *, every_n_steps: int | None = None, keep_last: int = 2) -> None:
         self.every_n_steps = every_n_steps
         self.keep_last = keep_last
         self.best_loss = math.inf
@@ -76,6 +76,7 @@ class Checkpoints(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Write `step_<n>.ckpt`, let `last.ckpt` name it too, and drop the oldest."""
+        trainer.lightning_module.refuse_non_finite()
         path = self.folder / f"step_{trainer.global_step}.ckpt"
         trainer.save_checkpoint(path)
         self.saved_step = trainer.global_step

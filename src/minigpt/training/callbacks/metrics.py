@@ -1,7 +1,6 @@
 """Measure a run: losses, gradient norm, speed. Writes every metric to every logger."""
 
 import logging
-import math
 import resource
 import sys
 import time
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from minigpt.model.gpt import flops_per_token
 from minigpt.training.hardware import peak_flops
+from minigpt.training.module import whole
 
 log = logging.getLogger("minigpt")
 
@@ -86,7 +86,7 @@ class Metrics(Callback):
         metrics = {
             "train/loss": self.loss,
             "optim/lr": self._lr,
-            "optim/grad_norm": full(pl_module.grad_norm).item() if pl_module.grad_norm is not None else math.nan,
+            "optim/grad_norm": whole(pl_module.grad_norm).item(),
             "progress/tokens": tokens,
             "progress/epoch": tokens / len(trainer.datamodule.corpus.train),
             "throughput/tokens_per_s": self.tokens_per_s,
@@ -111,8 +111,3 @@ def max_memory_gib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-
-
-def full(value: Tensor) -> Tensor:
-    """A sharded tensor as a whole one; a whole one as it is."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
