@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NANOGPT_DIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow check format bench dashboard clean
+.PHONY: help setup train test check format bench dashboard clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,13 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 train: $(STAMP) ## train on Tiny Shakespeare; options: make train ARGS="model=small"
-	@$(BIN)/python src/train.py $(if $(findstring data=,$(ARGS)),,$$($(BIN)/python -m minigpt.config.offline)) $(ARGS)
+	@$(BIN)/python src/train.py $(if $(or $(findstring data=,$(ARGS)),$(findstring resume=,$(ARGS)),$(findstring debug=,$(ARGS))),,$$($(BIN)/python -m minigpt.config.offline)) $(ARGS)
 
 test: $(STAMP) ## run the tests (under five minutes on two cores)
 	@$(BIN)/python -m pytest
-
-test-slow: $(STAMP) ## run the tests that take minutes each
-	@$(BIN)/python -m pytest -m slow -n 0
 
 check: $(STAMP) ## check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

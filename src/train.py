@@ -26,8 +26,9 @@ def main(config: dict[str, Any]) -> float | None:
         compile=config["compile"],
         description=describe(config, data, trainer.precision),
     )
+    callbacks = build_all(config["callbacks"])
     run = open_run(config, module.description["fingerprint"], *invocation())
-    trainer.callbacks.extend(build_all(config["callbacks"]))
+    trainer.callbacks.extend(callbacks)
     trainer.loggers = build_all(config["logger"], run=run)
     return fit(trainer, module, data, run, config)
 

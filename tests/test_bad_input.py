@@ -65,6 +65,14 @@ TRAIN = [
     ("experiment=record_breaking", "no choice 'record_breaking'"),
     ("name=../outside", "folder's name"),
     ("paths.run_dir={tmp}/a-file/run", "cannot be written"),
+    ("~model.dim", "cannot be left out"),
+    ("~logger", "cannot be left out"),
+    ("resume=5", "must be a run directory"),
+    ("data.block_size=128", "longer than model.block_size=64"),
+    ("+model.attention.dropout=0.5", "is given by the model"),
+    ("optimizer=adamw precision=16-mixed", "fused"),
+    ("logger.wandb.project=a/b", "must have none of"),
+    ("callbacks=early_stopping callbacks.early_stopping.mode=online", "mode=online"),
     ("-m model=nano,nani", "did you mean 'nano'"),
     ("-m model.dim=128,0", "model.dim=0"),
 ]
@@ -72,6 +80,8 @@ TRAIN_LATER = [  # needs torch or the text to tell
     ("trainer.devices=64 data.batch_size=64", "trainer.devices=64"),
     ("precision=16-mixed trainer.accelerator=cpu", "needs a GPU"),
     ("model.block_size=200000 data=pocket data.num_chars=5000", "too short for block_size"),
+    ("+trainer.max_epochs=3", "set by miniGPT itself"),
+    ("optimizer=sgd optimizer.momentum=0 data=pocket", "Nesterov"),
     ("+trainer.profiler=nonsense", "profiler"),
 ]
 GENERATE = [

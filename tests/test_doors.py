@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -143,7 +144,8 @@ assert not {{"torch", "lightning", "wandb"}} & set(sys.modules)
 
 @pytest.mark.parametrize("options", [[], ["trainer.accumulate_grad_batches=2", "trainer.val_every_n_steps=7"]])
 def test_a_resumed_run_equals_an_uninterrupted_one(door, tmp_path, options):
-    options = [*TINY, "model.dropout=0.1", "scheduler=constant", *options]
+    # A warm-up depends on the step but not on the length of the run, which differs here.
+    options = [*TINY, "model.dropout=0.1", "scheduler=constant", "scheduler.warmup_steps=18", *options]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     ok(door("train.py", *options, f"paths.run_dir={whole}"))
     ok(door("train.py", *options, f"paths.run_dir={parts}", "trainer.max_steps=14"))
@@ -217,6 +219,24 @@ def test_a_signal_saves_and_leaves(tmp_path, number, code):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert (run / "checkpoints" / f"step_{summary['steps']}.ckpt").is_file()
+
+
+def test_a_signal_stops_all_processes(tmp_path):
+    command = [sys.executable, ROOT / "src" / "train.py", *TINY, "trainer.max_steps=100000", "trainer.devices=2"]
+    command += ["trainer.val_every_n_steps=100000", "paths.log_dir=logs", "paths.data_dir=data"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("step"):
+                break
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
+    assert summary["status"] == "interrupted" and summary["last_checkpoint"]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left
 
 
 def test_two_processes_train_as_one(door, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minigpt.data.corpus import HEADER_BYTES, find_text, open_corpus, read_text
+from minigpt.data.corpus import HEADER_BYTES, find_text, open_corpus, read_text, round_up
 from minigpt.data.datamodule import IGNORED, PocketDataModule, ValidationStream
 from minigpt.data.pocket import make_play
 from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
@@ -53,12 +53,12 @@ def test_the_last_tenth_is_held_out_and_nothing_is_lost(text, tmp_path):
     assert corpus.tokenizer.decode(tokens) == TEXT
 
 
-def test_tiny_shakespeares_split():
-    length = 1_115_394
-    assert length - int(-(-length * 0.1 // 1)) == 1_003_854
+@pytest.mark.parametrize(("length", "fraction", "val"), [(1_115_394, 0.1, 111_540), (1000, 0.1, 100), (11, 0.1, 2)])
+def test_the_split_rounds_as_everybody_does(length, fraction, val):
+    assert round_up(length * fraction) == val == length - int(length * (1 - fraction))
 
 
-@pytest.mark.parametrize("place", [HEADER_BYTES + 7, 20, -1])
+@pytest.mark.parametrize("place", [HEADER_BYTES + 7, 20, 180, 250, -1])
 def test_a_damaged_cache_is_rebuilt(text, tmp_path, place):
     before = np.array(open_corpus(text, tmp_path / "cache", 0.1).train)
     (cache,) = (tmp_path / "cache").glob("*.tokens")

@@ -2,6 +2,8 @@
 
 import math
 from functools import partial
+from itertools import product
+from types import SimpleNamespace
 
 import lightning
 import pytest
@@ -16,7 +18,7 @@ from minigpt.model.mlp import MLP, ReLU2MLP
 from minigpt.model.norms import LayerNorm, RMSNorm
 from minigpt.model.positions import LearnedPositions, RotaryPositions
 from minigpt.training.callbacks.metrics import Metrics
-from minigpt.training.module import LanguageModel, seed_generator
+from minigpt.training.module import LanguageModel
 from minigpt.training.optimizers import Muon
 from minigpt.training.schedules import constant
 from minigpt.training.trainer import Trainer
@@ -26,7 +28,8 @@ MODERN = {"attention": partial(CausalSelfAttention, qk_norm=True), "mlp": ReLU2M
 MODERN |= {"positions": RotaryPositions, "zero_init": True}
 CLASSIC = {"attention": CausalSelfAttention, "mlp": MLP, "norm": LayerNorm, "positions": LearnedPositions}
 CLASSIC |= {"tie_head": True}
-MUON = partial(Muon, lr=0.02, precision="32-true")
+SCHEDULE = partial(constant, warmup_steps=0)
+MUON = partial(Muon, lr=0.02, adamw_lr=0.01, momentum=0.95, weight_decay=0.0)
 ADAMW = partial(torch.optim.AdamW, lr=1e-3, fused=True)
 
 
@@ -57,9 +60,16 @@ def train(
         num_chars=4000, text_seed=1, data_dir=str(tmp_path), block_size=16, batch_size=batch_size, seed=1
     )
     model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, dropout=dropout, **SIZES, **parts)
-    module = LanguageModel(model, optimizer=optimizer, scheduler=constant, seed=1)
+    module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, seed=1)
     record = Record()
-    options = {"val_every_n_steps": max_steps, "log_every_n_steps": 1, "callbacks": [Metrics()]} | options
+    options = {
+        "devices": 1,
+        "strategy": "auto",
+        "accumulate_grad_batches": 1,
+        "val_every_n_steps": max_steps,
+        "log_every_n_steps": 1,
+        "callbacks": [Metrics()],
+    } | options
     trainer = Trainer(accelerator="cpu", max_steps=max_steps, precision=precision, logger=record, **options)
     trainer.fit(module, datamodule=data)
     return module, data, record
@@ -150,19 +160,25 @@ def test_clipping_bounds_the_gradient(tmp_path):
     assert torch.cat([m.flatten() for m in moved]).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_dropout_is_drawn_from_the_step(tmp_path):
-    first, second = (train(tmp_path, dropout=0.5)[2].column("train/loss") for _ in range(2))
-    assert first == second
-    draws = []
-    for key in (0, 1, 0):
-        seed_generator(torch.device("cpu"), key, 1)
-        draws.append(torch.rand(4))
-    assert torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[1])
+def test_dropout_is_drawn_from_the_step_and_the_device():
+    """Each micro-batch of each step, on each device, has masks of its own, and the same ones whatever ran before."""
+    trainer = SimpleNamespace(global_step=0, accumulate_grad_batches=2, world_size=2)
+    module = SimpleNamespace(trainer=trainer, device=torch.device("cpu"), seed=1)
+    drawn = {}
+    for step, micro, rank in product((0, 1), (0, 1), (0, 1)):
+        module.global_step, module.global_rank = step, rank
+        torch.rand(step + micro + rank)  # whatever ran before
+        LanguageModel.on_train_batch_start(module, (), 2 * step + micro)
+        drawn[step, micro, rank] = torch.rand(4).tolist()
+    assert len({tuple(v) for v in drawn.values()}) == 8
+    module.global_step, module.global_rank = 1, 0
+    LanguageModel.on_train_batch_start(module, (), 3)
+    assert torch.rand(4).tolist() == drawn[1, 1, 0]
 
 
 def test_compiled_names_stay(tmp_path):
     data = PocketDataModule(num_chars=2000, text_seed=1, data_dir=str(tmp_path), block_size=16, batch_size=4, seed=1)
     model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, **SIZES, **MODERN)
     names = list(model.state_dict())
-    LanguageModel(model, optimizer=MUON, scheduler=constant, seed=1, compile=True)
+    LanguageModel(model, optimizer=MUON, scheduler=SCHEDULE, seed=1, compile=True)
     assert list(model.state_dict()) == names

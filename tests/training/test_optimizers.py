@@ -20,6 +20,10 @@ def model():
     return GPT(**sizes, **parts, positions=LearnedPositions, tie_head=True)
 
 
+def make_muon(model, **options):
+    return Muon(parameter_groups(model), **{"momentum": 0.95, "adamw_lr": 0.01, "weight_decay": 0.0} | options)
+
+
 def test_every_parameter_is_in_the_group_of_its_role(model):
     groups = {group["role"]: group for group in parameter_groups(model)}
     names = {id(p): name for name, p in model.named_parameters()}
@@ -53,7 +57,7 @@ def test_orthogonalize_finds_the_nearest_orthogonal_matrix(shape):
 
 
 def test_muon_steps_by_momentum_orthogonalised_and_scaled(model):
-    optimizer = Muon(parameter_groups(model), lr=0.1, momentum=0.9, weight_decay=0.5, precision="32-true")
+    optimizer = make_muon(model, lr=0.1, momentum=0.9, weight_decay=0.5)
     weight = model.blocks[0].mlp.up.weight  # [64, 16]
     expected, momentum = weight.detach().clone(), torch.zeros_like(weight)
     for _ in range(3):
@@ -67,7 +71,7 @@ def test_muon_steps_by_momentum_orthogonalised_and_scaled(model):
 
 
 def test_all_else_gets_adamw(model):
-    optimizer = Muon(parameter_groups(model), lr=0.1, adamw_lr=0.01, weight_decay=0.5)
+    optimizer = make_muon(model, lr=0.1, adamw_lr=0.01, weight_decay=0.5)
     twin = [p.detach().clone().requires_grad_() for p in (model.embedding.weight, model.norm.gain)]
     reference = torch.optim.AdamW(
         [{"params": [twin[0]]}, {"params": [twin[1]], "weight_decay": 0.0}],
@@ -87,12 +91,12 @@ def test_all_else_gets_adamw(model):
 
 
 def test_muons_state_survives_saving(model):
-    optimizer = Muon(parameter_groups(model), lr=0.1)
+    optimizer = make_muon(model, lr=0.1)
     for p in model.parameters():
         p.grad = torch.randn_like(p)
     optimizer.step()
     saved = optimizer.state_dict()
-    fresh = Muon(parameter_groups(model), lr=0.7)
+    fresh = make_muon(model, lr=0.7)
     fresh.load_state_dict(saved)
     assert fresh.param_groups[0]["lr"] == 0.1 and fresh.param_groups[1]["lr"] == 0.01
     weight = model.blocks[0].mlp.up.weight

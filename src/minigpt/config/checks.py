@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, math.inf, False)),
     **dict.fromkeys("lr adamw_lr base gradient_clip_val eps line_every_s".split(), (0, math.inf, True)),
     **dict.fromkeys("weight_decay temperature warmup_steps seed text_seed".split(), (0, math.inf, False)),
+    "seed": (0, 2**63 - 1, False),
     **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
     **dict.fromkeys("dropout momentum".split(), (0, 0.9999, False)),
     "final": (0, 1, False),
@@ -39,7 +40,8 @@ CHOICES = {
     "accelerator": ["auto", "cpu", "gpu", "cuda", "mps"],
     "device": ["auto", "cpu", "cuda", "mps"],
     "strategy": ["auto", "ddp", "fsdp"],
-    "mode": ["auto", "online", "offline", "disabled", "shared", "min", "max"],
+    "logger.wandb.mode": ["auto", "online", "offline", "disabled"],
+    "callbacks.early_stopping.mode": ["min", "max"],
 }
 
 LONG_TEXT = 1 << 26
@@ -88,6 +90,8 @@ def check_part(path: str, node: Mapping[str, Any]) -> None:
     for key, value in node.items():
         if key in ("_target_", "_partial_"):
             continue
+        if key in supplied(path):
+            raise ConfigError(f"{path}.{key} is given by {supplied(path)[key]}: set that instead")
         if key not in signature:
             raise ConfigError(f"unknown option {f'{path}.{key}'!r}{did_you_mean(str(key), signature)}")
         is_part = isinstance(value, Mapping) and "_target_" in value
@@ -95,6 +99,22 @@ def check_part(path: str, node: Mapping[str, Any]) -> None:
             raise ConfigError(f"{path}.{key}={value} is no part: choose one with {path}/{key}=...")
         if not is_part:
             check_type(f"{path}.{key}", value, signature[key])
+
+
+def supplied(path: str) -> Mapping[str, str]:
+    """The options of a part that others give it, and who: setting them here would change nothing."""
+    parts_of_model = dict.fromkeys(("dim", "num_heads", "block_size", "dropout", "head_dim"), "the model")
+    return {
+        "model": {"vocab_size": "the text"},
+        "model.attention": parts_of_model,
+        "model.mlp": {"dim": "the model"},
+        "model.norm": {"dim": "the model"},
+        "model.positions": parts_of_model,
+        "data.blocks": {"num_tokens": "the text", "block_size": "data.block_size", "seed": "data.seed"},
+        "optimizer": {"params": "the model"},
+        "scheduler": {"step": "the run", "total_steps": "trainer.max_steps"},
+        "trainer": {"precision": "precision", "callbacks": "the group callbacks", "logger": "the group logger"},
+    }.get(path, {})
 
 
 def check_type(path: str, value: Any, annotation: str) -> None:
@@ -113,8 +133,11 @@ def check_value(path: str, value: Any) -> None:
             bound = f"more than {low:g}" if exclusive else f"at least {low:g}"
             limit = f" and at most {high:g}" if high < math.inf else ""
             raise ConfigError(f"{path}={value} must be {bound}{limit}")
-    if name in CHOICES and isinstance(value, str) and value not in CHOICES[name]:
-        raise ConfigError(f"{path}={value} is not known{did_you_mean(value, CHOICES[name])}")
+    choices = CHOICES.get(path, CHOICES.get(name))
+    if choices is not None and isinstance(value, str) and value not in choices:
+        raise ConfigError(f"{path}={value} is not known{did_you_mean(value, choices)}")
+    if path == "logger.wandb.project" and set(value) & set("/\\#?%:"):
+        raise ConfigError(f"{path}={value!r} must have none of / \\ # ? % :")
 
 
 def check_together(config: Mapping[str, Any]) -> None:
@@ -129,6 +152,10 @@ def check_together(config: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{group}.{name}={node} is no part: it must have a _target_, or be null")
     if not config["name"] or config["name"].startswith(".") or "/" in config["name"] or "\0" in config["name"]:
         raise ConfigError(f"name={config['name']!r} must be usable as a folder's name")
+    if data["block_size"] > model["block_size"]:
+        raise ConfigError(f"data.block_size={data['block_size']} is longer than model.block_size={model['block_size']}")
+    if config["precision"] == "16-mixed" and config["optimizer"].get("fused"):
+        raise ConfigError("precision=16-mixed does not go with a fused optimizer: add optimizer.fused=false")
     heads, dim = model.get("num_heads"), model.get("dim")
     if heads is not None and dim % heads:
         raise ConfigError(f"model.dim={dim} must divide by model.num_heads={heads}")

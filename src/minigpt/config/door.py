@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from minigpt.config.checks import check
 from minigpt.config.conf import CONF
-from minigpt.config.errors import explain
+from minigpt.config.errors import ConfigError, explain
 from minigpt.config.resume import continue_run
 
 USAGE, INTERRUPTED = 2, 130  # exit codes
@@ -33,10 +34,14 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
     def decorate(main: Callable[[dict[str, Any]], Any]) -> Callable[[], None]:
         def task(composed: DictConfig) -> Any:
             try:
+                refuse_deletions()
                 if composed.get("resume"):
                     composed = continue_run(composed)
                 return main(check(composed, name))
-            except (ValueError, OmegaConfBaseException, HydraException) as error:
+            except BrokenPipeError:  # whoever reads what we print has left, as `head` does
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(0)
+            except (ValueError, OSError, OmegaConfBaseException, HydraException) as error:
                 refuse(error)
             except Exception:
                 traceback.print_exc()
@@ -57,6 +62,13 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
         return command
 
     return decorate
+
+
+def refuse_deletions() -> None:
+    """Raises ConfigError for `~option`: nothing can be built without its options."""
+    for override in HydraConfig.get().overrides.task:
+        if override.startswith("~") and not override.startswith(("~callbacks.", "~logger.")):
+            raise ConfigError(f"{override}: an option cannot be left out; choose or set another value")
 
 
 def refuse(error: Exception) -> NoReturn:

@@ -44,9 +44,11 @@ def explain(error: Exception) -> str:
         return f"cannot read the option {error.override!r}: {advice}"
     if isinstance(error, ConfigCompositionException) and "No match in the defaults list" in str(error):
         return explain_unknown_group(str(error))
+    if isinstance(cause, OSError) and cause.filename:
+        return f"{cause.filename}: {cause.strerror}"
     text = str(cause) or type(cause).__name__
     if "Ambiguous value for argument" in text:
-        return text.splitlines()[0] + ": add -m to run each of them, or write key=[a,b] for a list"
+        return text.splitlines()[0] + ": add -m to run each of them, or quote a text with commas: \"key='a, b'\""
     return text.splitlines()[0]
 
 

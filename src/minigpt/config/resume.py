@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -20,6 +21,8 @@ def continue_run(composed: DictConfig) -> DictConfig:
     Raises:
         ConfigError: the run does not exist, or an option would choose another part than the run was started with.
     """
+    if not isinstance(composed.resume, str):
+        raise ConfigError(f"resume={composed.resume} must be a run directory, latest or auto")
     runs_dir = Path(composed.paths.log_dir) / "runs"
     if composed.resume == "auto":
         directory = find_unfinished(composed.paths.run_dir, runs_dir)
@@ -30,15 +33,19 @@ def continue_run(composed: DictConfig) -> DictConfig:
         directory = find_run(composed.resume, runs_dir)
     # Processes for further devices read this command line again; `latest` must not be another run by then.
     sys.argv = [f"resume={directory}" if a.startswith("resume=") else a for a in sys.argv]
-    saved = OmegaConf.load(directory / CONFIG)
+    try:
+        saved = OmegaConf.load(directory / CONFIG)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{directory / CONFIG} is damaged: {str(error).splitlines()[0]}") from error
     if not isinstance(saved, DictConfig):
         raise ConfigError(f"{directory / CONFIG} is not a configuration")
     hydra = HydraConfig.get()
-    known = (read_summary(directory) or {}).get("overrides", [])  # repeating how it was started changes nothing
-    new = [o for o in hydra.overrides.task if o not in known]
-    for override in OverridesParser.create().parse_overrides(new):
+    known = (read_summary(directory) or {}).get("overrides", [])
+    for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
         key = override.key_or_group
         if key in hydra.runtime.choices:
+            if override.input_line in known:
+                continue  # repeating a choice that the run was started with changes nothing
             raise ConfigError(
                 f"resume continues a run with its own {key}: leave {override.input_line} out, or start a new run"
             )

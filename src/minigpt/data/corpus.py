@@ -12,7 +12,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from minigpt.data.tokenizer import CharTokenizer
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 HEADER_BYTES = 64 * 1024  # the header holds the vocabulary too
 CHUNK_CHARS = 1 << 22
 
@@ -124,7 +124,7 @@ class Header:
     characters: str
     train_tokens: int
     val_tokens: int
-    payload_sha256: str
+    sha256: str  # of everything else in the header and of all tokens
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,18 @@ def read_header(cache: Path, text_sha256: str, val_fraction: float) -> Header | 
     try:
         with cache.open("rb") as file:
             header = Header(**json.loads(file.read(HEADER_BYTES)))
-        sound = (
-            (header.version, header.text_sha256, header.val_fraction) == (CACHE_VERSION, text_sha256, val_fraction)
-        ) and header.payload_sha256 == file_hash(cache, HEADER_BYTES)
+        wanted = (CACHE_VERSION, text_sha256, val_fraction)
+        sound = (header.version, header.text_sha256, header.val_fraction) == wanted
+        sound = sound and header.sha256 == seal(header, file_hash(cache, HEADER_BYTES))
     except (OSError, ValueError, TypeError):
         return None
     return header if sound else None
+
+
+def seal(header: Header, tokens_sha256: str) -> str:
+    """SHA-256 of a header, without its own, and of the tokens after it."""
+    rest = json.dumps(asdict(replace(header, sha256="")))
+    return hashlib.sha256((rest + tokens_sha256).encode()).hexdigest()
 
 
 def build_cache(text: Path, text_sha256: str, cache: Path, val_fraction: float) -> Header:
@@ -191,8 +197,9 @@ def build_cache(text: Path, text_sha256: str, cache: Path, val_fraction: float) 
             characters=tokenizer.characters,
             train_tokens=train_tokens,
             val_tokens=length - train_tokens,
-            payload_sha256=file_hash(temporary, HEADER_BYTES),
+            sha256="",
         )
+        header = replace(header, sha256=seal(header, file_hash(temporary, HEADER_BYTES)))
         encoded = json.dumps(asdict(header)).encode().ljust(HEADER_BYTES)
         if len(encoded) > HEADER_BYTES:
             raise ValueError(f"{text} has {len(characters)} different characters: too many for a character model")

@@ -17,11 +17,6 @@ class CharTokenizer:
         self.characters = "".join(sorted(set(characters)))
         self._codes = np.array([ord(c) for c in self.characters], dtype=np.uint32)
 
-    @classmethod
-    def from_text(cls, pieces: Iterable[str]) -> "CharTokenizer":
-        """The vocabulary of a text that comes in pieces."""
-        return cls("".join(set().union(*pieces)))
-
     @property
     def vocab_size(self) -> int:
         return len(self.characters)

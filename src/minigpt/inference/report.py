@@ -9,6 +9,7 @@ import torch
 from minigpt.data.corpus import file_hash, find_text, open_corpus, read_text
 from minigpt.data.datamodule import ValidationStream
 from minigpt.inference.load import Trained
+from minigpt.inference.precision import resolve_precision
 from minigpt.inference.sampling import generate
 from minigpt.inference.scoring import bits_per_character, evaluate
 
@@ -21,17 +22,22 @@ def evaluate_run(trained: Trained, config: dict[str, Any]) -> float:
     """
     text = trained.text
     if config["text"] is not None:
-        path = find_text(config["text"], text["data_dir"])
+        path = find_text(config["text"], config["paths"]["data_dir"])
         tokens = trained.tokenizer.encode("".join(read_text(path)))
         if len(tokens) < 2:
             raise ValueError(f"{path} is too short to be scored")
     else:
-        path = find_text(text["path"], text["data_dir"])
+        try:
+            path = find_text(text["path"], config["paths"]["data_dir"])
+        except ValueError as error:
+            advice = "name its folder with paths.data_dir=..., or score another text with text=FILE"
+            raise ValueError(f"the text of the training, {text['path']}, is not here: {advice}") from error
         if file_hash(path) != text["sha256"]:
             raise ValueError(f"{path} has changed since the training: score it as another text with text={path}")
-        tokens = open_corpus(path, Path(text["data_dir"]) / "cache", text["val_fraction"]).val
-    precision = config["precision"] or trained.precision
+        tokens = open_corpus(path, Path(config["paths"]["data_dir"]) / "cache", text["val_fraction"]).val
     model = trained.model
+    device = next(model.parameters()).device
+    precision = resolve_precision(config["precision"] or trained.precision, device.type)
     batches = ValidationStream(tokens, block_size=model.block_size, batch_size=text["val_batch_size"])
     result = evaluate(model, batches, precision)
     report = {

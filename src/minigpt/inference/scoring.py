@@ -40,6 +40,9 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precisi
     """The exact mean over all batches, in the precision that the model was validated in while it was trained."""
     device = next(model.parameters()).device
     mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    if mixed is None:
+        pure = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
+        model.to(pure.get(precision.removesuffix("-true"), torch.float32))
     loss = correct = count = 0.0
     model.eval()
     with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None, cache_enabled=False):

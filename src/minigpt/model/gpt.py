@@ -81,7 +81,7 @@ class GPT(nn.Module):
 
     def make_cache(self) -> KVCache:
         """An empty cache for one generation with this model."""
-        return KVCache(num_layers=len(self.blocks), block_size=self.block_size)
+        return KVCache(num_layers=len(self.blocks))
 
     def attention_weights(self, tokens: Tensor) -> list[Tensor]:
         """The attention weights [B, H, T, T] of each layer for token ids [B, T]."""
@@ -140,7 +140,7 @@ class Bigram(nn.Module):
 
     def make_cache(self) -> KVCache:
         """An empty cache: nothing before the last token counts."""
-        return KVCache(num_layers=0, block_size=self.block_size)
+        return KVCache(num_layers=0)
 
 
 def count_parameters(model: nn.Module) -> int:

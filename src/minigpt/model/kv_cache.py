@@ -3,7 +3,6 @@
 Shapes: B batch, K key-value heads, T time, C head_dim.
 """
 
-import torch
 from torch import Tensor
 
 
@@ -28,16 +27,14 @@ class LayerCache:
 class KVCache:
     """One `LayerCache` a layer, and how many positions they hold."""
 
-    def __init__(self, *, num_layers: int, block_size: int) -> None:
+    def __init__(self, *, num_layers: int) -> None:
         self.layers = [LayerCache() for _ in range(num_layers)]
-        self.block_size = block_size
         self.length = 0
 
     def advance(self, count: int) -> None:
         """Count `count` new positions, once all layers have written them."""
         self.length += count
 
-    @torch.no_grad()
     def clear(self) -> None:
         """Forget all positions; the memory stays."""
         self.length = 0

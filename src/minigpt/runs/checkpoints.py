@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import logging
 import os
 import struct
 import sys
@@ -13,10 +12,9 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from minigpt.runs.directory import step_checkpoints
+from minigpt.runs.directory import step_checkpoints, step_of
 
 SEAL_BYTES = 64  # a SHA-256 in hexadecimal
-log = logging.getLogger("minigpt")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -39,7 +37,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             os.replace(name, target)
             sync_folder(target.parent)
-        except RuntimeError as error:  # what torch makes of a disk that is full
+        except RuntimeError as error:
+            if "PytorchStreamWriter" not in str(error):
+                raise
+            # what torch makes of a disk that is full
             raise OSError(errno.ENOSPC, f"could not be written ({str(error).splitlines()[0]})", str(target)) from error
         finally:
             Path(name).unlink(missing_ok=True)
@@ -109,15 +110,17 @@ def link(source: Path, target: Path) -> None:
 
 
 def newest_sound(folder: Path) -> Path | None:
-    """The checkpoint of the highest step that is as it was written. Damaged ones are set aside, and that is said."""
-    for path in reversed(step_checkpoints(folder)):
-        if is_sound(path):
-            return path
-        aside = path.with_suffix(".damaged")
-        os.replace(path, aside)
-        print(f"{path} is damaged: set aside as {aside.name}, going on from the one before", file=sys.stderr)
-        log.warning("%s is damaged: set aside", path)
-    return None
+    """The checkpoint of the highest step that is as it was written."""
+    return next((path for path in reversed(step_checkpoints(folder)) if is_sound(path)), None)
+
+
+def set_aside(folder: Path, newest: Path) -> None:
+    """Rename the damaged checkpoints of later steps, and say so. For one process of a run alone."""
+    for path in step_checkpoints(folder):
+        if step_of(path) > step_of(newest):
+            aside = path.with_suffix(".damaged")
+            os.replace(path, aside)
+            print(f"{path} is damaged: set aside as {aside.name}, going on from {newest.name}", file=sys.stderr)
 
 
 def sweep(folder: Path) -> None:

@@ -8,13 +8,16 @@ from datetime import datetime
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
+TIME = "%Y-%m-%d_%H-%M-%S"
 CONFIG = "config.yaml"
 STEP_NAME = re.compile(r"step_(\d+)\.ckpt")
 
 
 def is_rank_zero() -> bool:
     """Whether this process speaks and writes for the run; the others only compute."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(
+        os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    )
 
 
 def make_run_directory(parent: Path, name: str) -> Path:
@@ -24,7 +27,7 @@ def make_run_directory(parent: Path, name: str) -> Path:
         ValueError: the folder cannot be written.
     """
     while True:
-        directory = parent / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{name}-{secrets.token_hex(3)}"
+        directory = parent / f"{datetime.now():{TIME}}_{name}-{secrets.token_hex(3)}"
         try:
             directory.mkdir(parents=True)
         except FileExistsError:
@@ -42,7 +45,7 @@ def find_run(reference: str, runs_dir: Path) -> Path:
         ValueError: there is none.
     """
     if reference == "latest":
-        runs = sorted(runs_dir.glob(f"*/{CONFIG}"), key=lambda p: (p.parent.name[:19], p.stat().st_mtime_ns))
+        runs = sorted(runs_dir.glob(f"*/{CONFIG}"), key=lambda p: (begun(p.parent), p.stat().st_mtime_ns))
         if not runs:
             raise ValueError(f"no run in {runs_dir} yet: train one with python src/train.py")
         return runs[-1].parent
@@ -50,6 +53,13 @@ def find_run(reference: str, runs_dir: Path) -> Path:
     if not (directory / CONFIG).is_file():
         raise ValueError(f"no run at {reference}: name a run directory (it holds {CONFIG}), or latest")
     return directory
+
+
+def begun(directory: Path) -> str:
+    """When a run began: by its name where that says so, else by its files."""
+    if re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_", directory.name):
+        return directory.name[:19]
+    return f"{datetime.fromtimestamp((directory / CONFIG).stat().st_mtime):{TIME}}"
 
 
 def find_checkpoint(reference: str, runs_dir: Path, prefer: str = "best.ckpt") -> Path:
@@ -86,4 +96,6 @@ def write_text_files(directory: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         path = directory / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from minigpt.runs.checkpoints import load_checkpoint, newest_sound, sweep
+from minigpt.runs.checkpoints import load_checkpoint, newest_sound, set_aside, sweep
 from minigpt.runs.directory import (
     CHECKPOINTS,
     CONFIG,
@@ -56,6 +56,7 @@ def open_run(config: dict[str, Any], fingerprint: dict[str, Any], overrides: lis
         earlier = read_summary(directory) or {}
         if is_rank_zero():
             sweep(directory / CHECKPOINTS)
+            set_aside(directory / CHECKPOINTS, checkpoint)
             write_text_files(directory, {CONFIG: to_yaml(config)})  # the next resume goes on with what was changed now
         first = earlier.get("overrides", [])
         own = [o for o in overrides if not o.startswith("resume=") and o not in first]
@@ -84,7 +85,7 @@ def open_run(config: dict[str, Any], fingerprint: dict[str, Any], overrides: lis
 
 def refuse_another_run(checkpoint: Path, fingerprint: dict[str, Any]) -> None:
     """Raises ValueError, naming each difference, when a checkpoint is of a run with another fingerprint."""
-    saved = load_checkpoint(checkpoint)["minigpt"]["fingerprint"]
+    saved = load_checkpoint(checkpoint).get("minigpt", {}).get("fingerprint", {})
     changes = list(differences(saved, fingerprint))
     if changes:
         raise ValueError(

@@ -7,10 +7,11 @@ import traceback
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from minigpt import STARTED
 from minigpt.model.gpt import count_parameters, flops_per_token
-from minigpt.runs.directory import step_of
+from minigpt.runs.directory import CHECKPOINTS, step_of
 from minigpt.runs.run import Run, start_log
 from minigpt.runs.summary import git_commit, write_summary
 from minigpt.training.callbacks.checkpoints import Checkpoints
@@ -31,15 +32,16 @@ def fit(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: di
     """
     trainer.run_directory = run.directory
     watch = Watch(trainer)
-    if run.directory is not None:
-        begin(trainer, module, data, run, config)
     status, code, error = "completed", 0, None
     try:
+        if run.directory is not None:
+            begin(trainer, module, data, run, config)
         trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
         if watch.stop.received is not None:
             status, code = "interrupted", 128 + watch.stop.received
-    except SystemExit:  # what Lightning makes of a KeyboardInterrupt
-        status, code, error = "interrupted", 130, "interrupted before the step was done; nothing was saved since"
+    except SystemExit as stop:  # what Lightning makes of a signal that comes before the first step, or twice
+        code = 143 if isinstance(stop, SIGTERMException) else 130
+        status, error = "interrupted", "interrupted in the middle of a step"
     except Exception as failure:
         status, code, error = "failed", 1, explain_failure(failure)
         log.error("%s", traceback.format_exc())
@@ -51,9 +53,10 @@ def fit(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: di
         end(trainer, module, data, run, config, watch, status, error)
     if (wandb := find_wandb(trainer)) is not None:
         wandb.finish(code)
-    if code:
+    # Lightning kills the first process when another one leaves with an error, so those leave a clean stop with 0.
+    if code and (run.directory is not None or status == "failed"):
         sys.exit(code)
-    return watch.checkpoints.best_loss if watch.checkpoints.best_step is not None else None
+    return watch.best()[0]
 
 
 class Watch:
@@ -61,8 +64,16 @@ class Watch:
 
     def __init__(self, trainer: Trainer) -> None:
         self.metrics = find_or_add(trainer, Metrics)
-        self.checkpoints = find_or_add(trainer, Checkpoints)
+        self.checkpoints = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)
         self.stop = find_or_add(trainer, GracefulStop)
+        # A checkpoint holds the state of all callbacks: the one that saves must see a step last.
+        trainer.callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))
+
+    def best(self) -> tuple[float | None, int | None]:
+        """The lowest validation loss and its step; the newest loss where no checkpoints are kept."""
+        if self.checkpoints is None or self.checkpoints.best_step is None:
+            return self.metrics.val.get("val/loss"), None
+        return self.checkpoints.best_loss, self.checkpoints.best_step
 
 
 def find_or_add(trainer: Trainer, kind: type) -> Any:
@@ -118,11 +129,11 @@ def end(
 ) -> None:
     """Write summary.json and show what came of the run."""
     assert run.directory is not None
-    metrics, checkpoints = watch.metrics, watch.checkpoints
+    metrics, folder = watch.metrics, run.directory / CHECKPOINTS
+    best_loss, best_step = watch.best()
     wandb = find_wandb(trainer)
     tokens = trainer.global_step * data.batch_size * data.block_size
-    best = checkpoints.best if checkpoints.best.is_file() else None
-    last = checkpoints.last if checkpoints.last.is_file() else None
+    best, last = (path if path.is_file() else None for path in (folder / "best.ckpt", folder / "last.ckpt"))
     summary = {
         "status": status,
         "error": error,
@@ -134,8 +145,8 @@ def end(
         "text": data.path,
         "val_loss": metrics.val.get("val/loss"),
         "val_bpc": metrics.val.get("val/bpc"),
-        "val_loss_best": checkpoints.best_loss if checkpoints.best_step is not None else None,
-        "val_loss_best_step": checkpoints.best_step,
+        "val_loss_best": best_loss,
+        "val_loss_best_step": best_step,
         "tokens_per_s": tokens / metrics.train_s if metrics.train_s else None,
         "mfu_peak": metrics.peak_name,
         "seed": config["seed"],

@@ -1,5 +1,6 @@
 """What a device could do at most, to say how much of it a run uses."""
 
+import re
 import time
 
 import torch
@@ -31,7 +32,7 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str] | None
         return measure_product(device, dtype), f"measured product of two 1024 x 1024 {str(dtype)[6:]} matrices"
     if device.type == "cuda" and precision.startswith("bf16"):
         name = torch.cuda.get_device_name(device)
-        matches = [known for known in CUDA_BF16_PEAKS if known in name]
+        matches = [known for known in CUDA_BF16_PEAKS if re.search(rf"\b{known}\b", name)]
         if matches:
             best = max(matches, key=len)
             return CUDA_BF16_PEAKS[best], f"{best} data sheet, dense bfloat16"

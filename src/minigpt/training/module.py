@@ -19,7 +19,8 @@ from torchmetrics import MetricCollection, SumMetric
 
 from minigpt.data.blocks import mix
 from minigpt.inference.scoring import bits_per_character, score
-from minigpt.training.optimizers import parameter_groups
+from minigpt.model.gpt import Block
+from minigpt.training.optimizers import Muon, parameter_groups
 
 Batch = tuple[Tensor, Tensor]
 SUMS = ("loss", "correct", "count")  # what `score` returns
@@ -59,6 +60,8 @@ class LanguageModel(lightning.LightningModule):
         self.grad_norm: Tensor | None = None
         # Sums, since torchmetrics 1.9's MeanMetric forgets its weights when it does not look for NaN.
         self.val_sums = MetricCollection({name: SumMetric(nan_strategy="disable") for name in SUMS})
+        optimizer(parameter_groups(model))  # an option that it refuses is better refused before a run begins
+        scheduler(0, total_steps=1)
         if compile:
             self.model.compile()  # in place: the names in the state dict stay as they are
 
@@ -91,9 +94,22 @@ class LanguageModel(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.optimizer(parameter_groups(self.model))
-        total_steps = self.trainer.max_steps
-        schedule = LambdaLR(optimizer, lambda step: self.scheduler(step, total_steps=total_steps))
+        if isinstance(optimizer, Muon):
+            optimizer.low_precision = self.trainer.precision.startswith("bf16")
+        self.peak_lrs = [group["lr"] for group in optimizer.param_groups]
+        schedule = LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_factor(self, step: int) -> float:
+        """What the schedule multiplies the learning rates by at a step."""
+        return self.scheduler(step, total_steps=self.trainer.max_steps)
+
+    def on_train_start(self) -> None:
+        """Take learning rates from the configuration: a resumed optimizer brings those of the run as it was before."""
+        schedule = self.lr_schedulers()
+        schedule.base_lrs = self.peak_lrs
+        for group, peak in zip(self.trainer.optimizers[0].param_groups, self.peak_lrs, strict=True):
+            group["initial_lr"], group["lr"] = peak, peak * self.lr_factor(self.global_step)
 
     def configure_gradient_clipping(
         self,
@@ -110,6 +126,9 @@ class LanguageModel(lightning.LightningModule):
             self.grad_norm = nn.utils.get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
         else:
             self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+        # A scaler of 16-mixed expects infinite gradients now and then, and skips them itself.
+        if self.trainer.scaler is not None:
+            return
         if self.device.type == "cpu" or self.global_step % self.trainer.log_every_n_steps == 0:
             # A look at the number makes a GPU wait, so there it is taken as often as the metrics are.
             self.refuse_non_finite()
@@ -133,7 +152,7 @@ class LanguageModel(lightning.LightningModule):
         mesh = self.device_mesh
         if mesh is None or isinstance(self.model, FSDPModule):
             return
-        for block in self.model.blocks:
+        for block in (m for m in self.model.modules() if isinstance(m, Block)):
             fully_shard(block, mesh=mesh["data_parallel"])
         fully_shard(self.model, mesh=mesh["data_parallel"])
 
@@ -149,13 +168,15 @@ def describe(config: dict[str, Any], data: Any, precision: str) -> dict[str, Any
     """
     text = {"path": data.path, "sha256": data.corpus.text_sha256, "val_fraction": data.val_fraction}
     rows = {k: v for k, v in config["data"].items() if k not in ("data_dir", "path", "url", "val_tokens_per_batch")}
+    # Lightning counts micro-batches, so a resumed run must cut its steps as before.
+    rows["accumulate_grad_batches"] = config["trainer"]["accumulate_grad_batches"]
     same = {part: config[part] for part in ("seed", "model", "optimizer", "scheduler")}
     return {
         "fingerprint": same | {"data": rows, "text": text["sha256"], "characters": data.corpus.tokenizer.characters},
         "model": config["model"],
         "tokenizer": data.corpus.tokenizer.state(),
         "precision": precision,
-        "text": text | {"data_dir": str(data.data_dir), "val_batch_size": data.val_batch_size},
+        "text": text | {"val_batch_size": data.val_batch_size},
     }
 
 

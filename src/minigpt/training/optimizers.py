@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from minigpt.training.precision import resolve_precision
-
 HIDDEN, EMBEDDING, VECTOR = "hidden", "embedding", "vector"
 
 
@@ -44,8 +42,10 @@ class Muon(torch.optim.Optimizer):
         adamw_lr: of all else; a schedule scales both.
         betas, eps: of AdamW.
         weight_decay: per step, times the learning rate.
-        precision: auto or a Lightning precision: the products are done in bfloat16 where that means bf16, else float32.
         iterations: of the orthogonalisation.
+
+    Attributes:
+        low_precision: whether the orthogonalisation's products are done in bfloat16.
     """
 
     def __init__(
@@ -53,12 +53,11 @@ class Muon(torch.optim.Optimizer):
         params: Iterable[dict[str, Any]],
         *,
         lr: float,
-        momentum: float = 0.95,
-        adamw_lr: float = 0.01,
+        momentum: float,
+        adamw_lr: float,
+        weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-10,
-        weight_decay: float = 0.0,
-        precision: str = "auto",
         iterations: int = 5,
     ) -> None:
         defaults = {
@@ -70,7 +69,7 @@ class Muon(torch.optim.Optimizer):
             "iterations": iterations,
         }
         super().__init__(params, defaults)
-        self.precision = precision
+        self.low_precision = False
         for group in self.param_groups:
             if group["role"] != HIDDEN:
                 group["lr"] = adamw_lr
@@ -105,8 +104,7 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
             stacked = torch.stack(nesterov)
-            low = resolve_precision(self.precision, stacked.device.type).startswith("bf16")
-            updates = orthogonalize(stacked.bfloat16() if low else stacked, group["iterations"])
+            updates = orthogonalize(stacked.bfloat16() if self.low_precision else stacked, group["iterations"])
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"] * scale)

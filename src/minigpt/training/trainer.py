@@ -14,8 +14,8 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch.nn.parallel import DistributedDataParallel
 
 from minigpt.inference.load import find_device
+from minigpt.inference.precision import resolve_precision
 from minigpt.runs.checkpoints import AtomicCheckpointIO
-from minigpt.training.precision import resolve_precision
 
 for package in ("lightning.pytorch", "lightning.fabric"):  # no tips, no list of the accelerators that are not there
     logging.getLogger(package).setLevel(logging.WARNING)
@@ -42,36 +42,37 @@ class Trainer(lightning.Trainer):
         self,
         *,
         max_steps: int,
-        accelerator: str = "auto",
-        devices: int = 1,
-        strategy: str = "auto",
-        precision: str = "auto",
-        accumulate_grad_batches: int = 1,
-        val_every_n_steps: int = 250,
+        accelerator: str,
+        devices: int,
+        strategy: str,
+        precision: str,
+        accumulate_grad_batches: int,
+        val_every_n_steps: int,
         **lightning_options: Any,
     ) -> None:
         accelerator = find_device(accelerator).type
         check_devices(accelerator, devices)
-        options = dict(
-            max_steps=max_steps,
-            max_epochs=-1,
-            accelerator=accelerator,
-            devices=devices,
-            strategy=make_strategy(strategy, devices),
-            precision=resolve_precision(precision, accelerator),
-            accumulate_grad_batches=accumulate_grad_batches,
-            val_check_interval=val_every_n_steps * accumulate_grad_batches,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            plugins=[AtomicCheckpointIO()],
-            **lightning_options,
-        )
+        options: dict[str, Any] = {
+            "max_steps": max_steps,
+            "max_epochs": -1,
+            "accelerator": accelerator,
+            "devices": devices,
+            "strategy": make_strategy(strategy, devices * lightning_options.get("num_nodes", 1)),
+            "precision": resolve_precision(precision, accelerator),
+            "accumulate_grad_batches": accumulate_grad_batches,
+            "val_check_interval": val_every_n_steps * accumulate_grad_batches,
+            "check_val_every_n_epoch": None,
+            "num_sanity_val_steps": 0,
+            "use_distributed_sampler": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+            "plugins": [AtomicCheckpointIO()],
+        }
+        if double := sorted(options.keys() & lightning_options):
+            raise ValueError(f"trainer.{double[0]} is set by miniGPT itself: leave it out")
         try:
-            super().__init__(**options)
+            super().__init__(**options, **lightning_options)
         except (MisconfigurationException, TypeError) as error:
             raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
         self.val_every_n_steps = val_every_n_steps

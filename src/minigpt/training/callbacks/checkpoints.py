@@ -15,11 +15,11 @@ class Checkpoints(Callback):
     """`step_<n>.ckpt` every few steps, `last.ckpt` for the newest of them, `best.ckpt` for the lowest validation loss.
 
     Args:
-        every_n_steps: optimizer steps between two checkpoints; None saves at the end alone.
+        every_n_steps: optimizer steps between two checkpoints; None saves at each validation.
         keep_last: how many `step_<n>.ckpt` to keep; with two, one is left when the newest is damaged.
     """
 
-    def __init__(self, *, every_n_steps: int | None = None, keep_last: int = 2) -> None:
+    def __init__(self, *, every_n_steps: int | None, keep_last: int) -> None:
         self.every_n_steps = every_n_steps
         self.keep_last = keep_last
         self.best_loss = math.inf
@@ -68,7 +68,7 @@ class Checkpoints(Callback):
 
     def is_due(self, trainer: Trainer) -> bool:
         """Whether this step is to be saved."""
-        return bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
+        return trainer.global_step % (self.every_n_steps or trainer.val_every_n_steps) == 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.saved_step != trainer.global_step:

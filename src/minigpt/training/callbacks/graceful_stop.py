@@ -4,6 +4,7 @@ import signal
 import threading
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 
@@ -36,13 +37,13 @@ class GracefulStop(Callback):
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True  # Lightning would end by itself, but without validating the last step
             return
-        stop = self.received is not None
         if trainer.world_size > 1:
             # All processes must leave at the same step. They agree where Metrics makes them wait anyway.
             if trainer.global_step % trainer.log_every_n_steps:
                 return
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
+            received = torch.tensor(self.received or 0, device=pl_module.device)
+            self.received = int(trainer.strategy.reduce(received, reduce_op="max")) or None
+        if self.received is not None:
             trainer.should_stop = True
             trainer.limit_val_batches = 0  # Lightning validates before it stops; whoever sent the signal does not wait
 

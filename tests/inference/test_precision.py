@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from minigpt.training import precision
-from minigpt.training.precision import resolve_precision
+from minigpt.inference import precision
+from minigpt.inference.precision import resolve_precision
 
 
 @pytest.mark.parametrize(("has", "wanted"), [(True, "bf16-mixed"), (False, "32-true")])
