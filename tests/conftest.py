@@ -9,6 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+os.environ["OMP_NUM_THREADS"] = "1"  # two tests run side by side, and a tiny model gains nothing from more
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def door(tmp_path):
 
     def run(script: str, *options: str, data_dir: Path | None = None, timeout: float = 240, **environment: str):
         env = os.environ | {"MINIGPT_DATA_DIR": str(data_dir or tmp_path / "data"), "WANDB_MODE": "offline"}
-        env = {k: v for k, v in env.items() if k != "WANDB_API_KEY"} | {"OMP_NUM_THREADS": "1"} | environment
+        env = {k: v for k, v in env.items() if k != "WANDB_API_KEY"} | environment
         command = [sys.executable, str(ROOT / "src" / script), *options]
         if (script == "train.py" and not {"--help", "--cfg"} & set(options)) or script != "train.py":
             command.append(f"paths.log_dir={tmp_path / 'logs'}")

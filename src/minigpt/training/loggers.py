@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import wandb
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -136,6 +135,8 @@ class WandB(Logger):
 
     def start(self) -> None:
         """Begin or continue the run; metrics are plotted over the optimizer step."""
+        import wandb  # a third of a second that other loggers do not need
+
         Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
         settings = wandb.Settings(console="off", silent=True)
         self.wandb_run = wandb.init(
@@ -170,6 +171,8 @@ def resolve_mode(mode: str) -> str:
         return mode
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
+    import wandb
+
     if not wandb.login(prompt=False, verify=False):
         return "offline"
     address = urlparse(wandb.setup().settings.base_url)
@@ -199,6 +202,8 @@ class TensorBoard(TensorBoardLogger):
 def log_text(logger: Logger, name: str, text: str, step: int) -> None:
     """Show a text in a logger that can."""
     if isinstance(logger, WandB):
+        import wandb
+
         logger.log_metrics({name: wandb.Html(f"<pre>{html.escape(text)}</pre>")}, step)
     elif isinstance(logger, TensorBoard):
         logger.experiment.add_text(name, text, step)
