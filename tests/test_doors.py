@@ -153,7 +153,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(door, tmp_path):
     ok(door("train.py", f"resume={parts}", "trainer.max_steps=20"))
     for name in ("train/loss", "val/loss", "optim/grad_norm", "optim/lr"):
         one, two = ([(r["step"], r[name]) for r in metrics(run) if r[name]] for run in (whole, parts))
-        assert one == [r for r in two if r in one or r[0] != "14"], name
+        assert one == two, name
     one, two = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in (whole, parts))
     assert all(torch.equal(one["state_dict"][k], two["state_dict"][k]) for k in one["state_dict"])
 
@@ -222,6 +222,17 @@ def test_a_signal_saves_and_leaves(tmp_path, number, code):
     assert (run / "checkpoints" / f"step_{summary['steps']}.ckpt").is_file()
 
 
+def nobody_left(group: int) -> bool:
+    """Whether all processes of a group end within ten seconds."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_a_signal_stops_all_processes(tmp_path):
     command = [sys.executable, ROOT / "src" / "train.py", *TINY, "trainer.max_steps=100000", "trainer.devices=2"]
     command += ["trainer.val_every_n_steps=100000", "paths.log_dir=logs", "paths.data_dir=data"]
@@ -236,10 +247,7 @@ def test_a_signal_stops_all_processes(tmp_path):
     assert process.returncode == 130
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["last_checkpoint"]
-    with pytest.raises(ProcessLookupError):  # nobody is left, a few seconds later
-        for _ in range(100):
-            os.killpg(process.pid, 0)
-            time.sleep(0.1)
+    assert nobody_left(process.pid)
 
 
 def test_two_processes_train_as_one(door, tmp_path):
