@@ -8,6 +8,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from minigpt.runs.sweep import COLUMNS, rank_jobs, write_ranking
@@ -40,7 +41,7 @@ def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) ->
     console.print(table)
     for row in rows:
         if row["error"]:
-            console.print(f"job {row['job']} {row['status']}: {row['error']}", style="red")
+            console.print(f"job {row['job']} {row['status']}: {escape(row['error'])}", style="red")
     console.print(f"written to {sweep_dir}/ranking.csv and ranking.json")
     if rows and rows[0]["best_checkpoint"]:
         console.print(f'the best one  python src/generate.py run={sweep_dir}/{rows[0]["job"]} prompt="ROMEO:"')
@@ -52,7 +53,7 @@ def show(value: Any) -> str:
     """A table's cell."""
     if isinstance(value, float):
         return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
-    return "-" if value is None else str(value)
+    return "-" if value is None else escape(str(value))
 
 
 def remove_unbegun(sweep_dir: Path) -> None:

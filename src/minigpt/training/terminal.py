@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.tree import Tree
@@ -27,7 +28,7 @@ def grow(tree: Tree, config: Mapping[str, Any]) -> None:
     """Hang a mapping's entries on a tree: plain values on one line, then a branch for each part."""
     plain = {k: v for k, v in config.items() if not isinstance(v, Mapping) and not k.startswith("_")}
     if plain:
-        tree.add("  ".join(f"{k}=[cyan]{v}[/]" for k, v in plain.items()))
+        tree.add("  ".join(f"{k}=[cyan]{escape(str(v))}[/]" for k, v in plain.items()))
     for key, value in config.items():
         if isinstance(value, Mapping):
             name = str(value.get("_target_", "")).rpartition(".")[2]
@@ -53,7 +54,7 @@ def show_end(status: str, lines: list[str]) -> None:
     """What came of a run. Long lines are left whole, so that commands can be copied."""
     console.rule(f"[bold]{status}", style="green" if status == "completed" else "yellow")
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True, markup=False)
     console.rule(style="green" if status == "completed" else "yellow")
 
 
