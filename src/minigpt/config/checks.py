@@ -13,7 +13,6 @@ from minigpt.config import schema
 from minigpt.config.conf import targets
 from minigpt.config.errors import ConfigError, did_you_mean
 from minigpt.config.signature import accepts, read_signature
-from minigpt.data.corpus import find_text, read_text
 
 # The values that make sense, by the name of the option wherever it stands: (lowest, highest, lowest itself excluded).
 AT_LEAST_ONE = """
@@ -179,6 +178,8 @@ def check_text(data: Mapping[str, Any]) -> None:
     """A local text is there, is UTF-8 and has two blocks to train on. Very long ones are read later, once."""
     if data.get("path") is None or data.get("url") is not None:
         return
+    from minigpt.data.corpus import find_text, read_text  # numpy takes a tenth of a second that --help does not need
+
     path = find_text(data["path"], data["data_dir"])
     if path.stat().st_size > LONG_TEXT:
         return
