@@ -314,6 +314,13 @@ def test_a_failing_job_does_not_end_the_sweep(door, tmp_path):
     assert [(row["job"], row["status"]) for row in rows] == [(1, "completed"), (0, "failed")]
 
 
+def test_evaluate_cuts_the_text_as_the_training_did(door, tmp_path):
+    run = tmp_path / "run"
+    ok(door("train.py", *TINY, "data.block_size=16", "trainer.max_steps=4", f"paths.run_dir={run}"))
+    found = json.loads(ok(door("evaluate.py", f"run={run}")).stdout)
+    assert found["val_loss"] == pytest.approx(column(run, "val/loss")[-1], abs=1e-5)
+
+
 def test_early_stopping(door, tmp_path):
     options = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer=sgd", "optimizer.lr=1e-9"]
     ok(door("train.py", *TINY, *options, "trainer.max_steps=100", f"paths.run_dir={tmp_path / 'run'}"))

@@ -23,7 +23,7 @@ AT_LEAST_ONE = """
 RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, math.inf, False)),
     **dict.fromkeys("lr adamw_lr base gradient_clip_val eps line_every_s".split(), (0, math.inf, True)),
-    **dict.fromkeys("weight_decay temperature warmup_steps seed text_seed".split(), (0, math.inf, False)),
+    **dict.fromkeys("weight_decay temperature warmup_steps text_seed".split(), (0, math.inf, False)),
     "seed": (0, 2**63 - 1, False),
     **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
     **dict.fromkeys("dropout momentum".split(), (0, 0.9999, False)),
@@ -175,7 +175,7 @@ def check_together(config: Mapping[str, Any]) -> None:
 
 
 def check_text(data: Mapping[str, Any]) -> None:
-    """A local text is there, is UTF-8 and has two blocks to train on. Very long ones are read later, once."""
+    """A local text is there, is UTF-8 and long enough to be cut into blocks. Very long ones are read later, once."""
     if data.get("path") is None or data.get("url") is not None:
         return
     from minigpt.data.corpus import find_text, read_text  # numpy takes a tenth of a second that --help does not need

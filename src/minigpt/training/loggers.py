@@ -127,11 +127,9 @@ class WandB(Logger):
     @property
     def folder(self) -> str | None:
         """Where this run's files lie, relative to here: what `wandb sync` and `wandb leet` take."""
-        return (
-            None
-            if self.wandb_run is None or self.mode == "disabled"
-            else os.path.relpath(Path(self.wandb_run.dir).parent)
-        )
+        if self.wandb_run is None or self.mode == "disabled":
+            return None
+        return os.path.relpath(Path(self.wandb_run.dir).parent)
 
     def start(self) -> None:
         """Begin or continue the run; metrics are plotted over the optimizer step."""

@@ -176,7 +176,7 @@ def describe(config: dict[str, Any], data: Any, precision: str) -> dict[str, Any
         "model": config["model"],
         "tokenizer": data.corpus.tokenizer.state(),
         "precision": precision,
-        "text": text | {"val_batch_size": data.val_batch_size},
+        "text": text | {"val_batch_size": data.val_batch_size, "block_size": data.block_size},
     }
 
 

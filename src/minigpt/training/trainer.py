@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightn
 
 
 class Trainer(lightning.Trainer):
-    """`lightning.Trainer` that counts in optimizer steps. Any further argument of it may be given by its own name.
+    """`lightning.Trainer` that counts in optimizer steps. Other arguments of it go by their own names.
 
     Args:
         max_steps: optimizer steps of the run.

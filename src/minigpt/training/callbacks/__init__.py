@@ -1,1 +1,1 @@
-"""Lightning callbacks: each watches a run from outside, and any can be left out."""
+"""Lightning callbacks: each watches a run from outside. All but Metrics and GracefulStop can be left out."""
