@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
 STAMP := $(VENV)/.installed
 NANOGPT_DIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check format bench dashboard clean
+.PHONY: help setup train test check format bench faults audit sbom dashboard clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,9 +38,26 @@ format: $(STAMP) ## mend style
 bench: $(STAMP) ## time to nanoGPT's CPU result, beside it: make bench NANOGPT_DIR=../nanoGPT
 	@$(BIN)/python benchmarks/time_to_loss.py --nanogpt "$(NANOGPT_DIR)"
 
+faults: $(STAMP) ## what goes wrong, done on purpose: kill -9, full disks, hostile files (15 minutes)
+	@$(BIN)/python -m benchmarks.faults
+
+audit: $(TOOLS)/.installed ## look the pinned versions up in the advisory database (needs a network)
+	@$(TOOLS)/bin/pip-audit --progress-spinner off --disable-pip --no-deps -r constraints.txt
+
+sbom: $(STAMP) $(TOOLS)/.installed ## write the software bill of materials: build/sbom.json (CycloneDX)
+	@mkdir -p build
+	@$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml -o build/sbom.json
+	@echo written to build/sbom.json
+
+# These look at the environment and must not be a part of it.
+$(TOOLS)/.installed:
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
+
 dashboard: $(STAMP) ## the curves of all runs, in the terminal
 	@$(BIN)/wandb leet logs/wandb/wandb
 
 clean: ## remove the environment and caches; runs and texts stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache build
+	rm -rf $(VENV) $(TOOLS) .pytest_cache .ruff_cache build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,13 +10,14 @@ def main(config: dict[str, Any]) -> float | None:
     import torch
 
     from minigpt.config.build import build, build_all, invocation
+    from minigpt.model.size import build_within_memory
     from minigpt.runs.run import open_run
     from minigpt.training.fit import fit
     from minigpt.training.module import LanguageModel, describe
 
     torch.manual_seed(config["seed"])
     data = build(config["data"])
-    model = build(config["model"])(vocab_size=data.corpus.tokenizer.vocab_size)
+    model = build_within_memory(build(config["model"]), vocab_size=data.corpus.tokenizer.vocab_size, copies=2)
     trainer = build(config["trainer"], precision=config["precision"])
     module = LanguageModel(
         model,
@@ -27,7 +28,7 @@ def main(config: dict[str, Any]) -> float | None:
         description=describe(config, data, trainer.precision),
     )
     callbacks = build_all(config["callbacks"])
-    run = open_run(config, module.description["fingerprint"], *invocation())
+    run = open_run(config, module.description["fingerprint"], module.checkpoint_bytes, *invocation())
     trainer.callbacks.extend(callbacks)
     trainer.loggers = build_all(config["logger"], run=run)
     return fit(trainer, module, data, run, config)

@@ -1,7 +1,11 @@
 """The CSV file survives a resume; W&B goes online only when that can work."""
 
 import csv
+import http.server
 import socket
+import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,9 +44,19 @@ def test_a_resumed_run_has_no_row_twice(tmp_path):
 
 
 @pytest.fixture
-def listening():
+def silent():
+    """A server that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def answering():
+    """A server that answers, if only that it does not know the page."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture
@@ -62,13 +76,21 @@ def test_without_a_key_it_is_offline(no_account):
     assert resolve_mode("auto") == "offline"
 
 
-def test_with_a_key_it_depends_on_the_server(no_account, monkeypatch, listening):
-    monkeypatch.setattr("wandb.login", lambda **_: True)
-    settings = type("Setup", (), {"settings": type("Settings", (), {"base_url": f"http://127.0.0.1:{listening}"})})
-    monkeypatch.setattr("wandb.setup", lambda: settings)
+@pytest.mark.parametrize("where", ["environment", "netrc"])
+def test_with_a_key_it_depends_on_the_server(no_account, monkeypatch, tmp_path, answering, silent, where):
+    if where == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    else:
+        (tmp_path / "netrc").write_text(f"machine 127.0.0.1\n  login user\n  password {'0' * 40}\n")
+    settings = SimpleNamespace(base_url=answering)
+    monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=settings))
     assert resolve_mode("auto") == "online"
-    settings.settings.base_url = "http://127.0.0.1:9"
-    assert resolve_mode("auto") == "offline"
+    for settings.base_url in ("http://127.0.0.1:9", silent):
+        begun = time.monotonic()
+        assert resolve_mode("auto") == "offline"
+        assert time.monotonic() - begun < 4
+    settings.base_url = answering.replace("127.0.0.1", "localhost")
+    assert resolve_mode("auto") == ("online" if where == "environment" else "offline"), "a key is for one server"
 
 
 def test_an_offline_run_is_continued_under_its_id(tmp_path):

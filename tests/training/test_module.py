@@ -68,6 +68,7 @@ def train(
         "accumulate_grad_batches": 1,
         "val_every_n_steps": max_steps,
         "log_every_n_steps": 1,
+        "timeout_s": 60,
         "callbacks": [Metrics()],
     } | options
     trainer = Trainer(accelerator="cpu", max_steps=max_steps, precision=precision, logger=record, **options)

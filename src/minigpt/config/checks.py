@@ -16,13 +16,13 @@ from minigpt.config.signature import accepts, read_signature
 
 # The values that make sense, by the name of the option wherever it stands: (lowest, highest, lowest itself excluded).
 AT_LEAST_ONE = """
-    num_layers num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
+    num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
     accumulate_grad_batches val_every_n_steps log_every_n_steps every_n_steps keep_last patience max_new_tokens top_k
-    iterations val_tokens_per_batch
+    iterations val_tokens_per_batch window
 """.split()
 RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, math.inf, False)),
-    **dict.fromkeys("lr adamw_lr base gradient_clip_val eps line_every_s".split(), (0, math.inf, True)),
+    **dict.fromkeys("lr adamw_lr base gradient_clip_val eps line_every_s timeout_s sigma".split(), (0, math.inf, True)),
     **dict.fromkeys("weight_decay temperature warmup_steps text_seed".split(), (0, math.inf, False)),
     "seed": (0, 2**63 - 1, False),
     **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
@@ -30,6 +30,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "final": (0, 1, False),
     "val_fraction": (0, 0.9, True),
     "num_chars": (1000, 1e9, False),
+    "num_layers": (1, 10_000, False),
 }
 PRECISIONS = """
     auto 32-true 32 16-mixed bf16-mixed 16-true bf16-true 64-true 64 transformer-engine transformer-engine-float16
@@ -44,6 +45,7 @@ CHOICES = {
 }
 
 LONG_TEXT = 1 << 26
+MOST_TOKENS = 1 << 28  # in one step; the largest published batches have a sixteenth of that
 
 
 def check(config: DictConfig, door: str) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def check_part(path: str, node: Mapping[str, Any]) -> None:
         raise ConfigError(f"{path}._target_: there is no {target}")
     for key, value in node.items():
         if key in ("_target_", "_partial_"):
+            check_type(f"{path}.{key}", value, {"_target_": "str", "_partial_": "bool"}[key])
             continue
         if key in supplied(path):
             raise ConfigError(f"{path}.{key} is given by {supplied(path)[key]}: set that instead")
@@ -153,6 +156,11 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"name={config['name']!r} must be usable as a folder's name")
     if data["block_size"] > model["block_size"]:
         raise ConfigError(f"data.block_size={data['block_size']} is longer than model.block_size={model['block_size']}")
+    if data["batch_size"] * data["block_size"] > MOST_TOKENS:
+        raise ConfigError(
+            f"data.batch_size={data['batch_size']} blocks of {data['block_size']} tokens in one step: "
+            f"no machine holds more than {MOST_TOKENS:,} tokens"
+        )
     if config["precision"] == "16-mixed" and config["optimizer"].get("fused"):
         raise ConfigError("precision=16-mixed does not go with a fused optimizer: add optimizer.fused=false")
     heads, dim = model.get("num_heads"), model.get("dim")

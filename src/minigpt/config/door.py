@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +21,9 @@ from minigpt.config.errors import ConfigError, explain
 from minigpt.config.resume import continue_run
 
 USAGE, INTERRUPTED = 2, 130  # exit codes
+# The options of Hydra that cannot make it build anything; the last three are how Lightning starts further processes.
+HYDRA_OPTIONS = ("hydra.launcher.n_jobs", "hydra.sweep.", "hydra.sweeper.", "hydra.run.dir", "hydra.job.name")
+HYDRA_OPTIONS += ("hydra.output_subdir",)
 
 OmegaConf.register_new_resolver("random", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
@@ -35,7 +39,7 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
         def task(composed: DictConfig) -> Any:
             try:
                 refuse_deletions()
-                if composed.get("resume"):
+                if name == "train":
                     composed = continue_run(composed)
                 return main(check(composed, name))
             except BrokenPipeError:  # whoever reads what we print has left, as `head` does
@@ -53,6 +57,7 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
             os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors come to us instead of being printed at length
             argparse.ArgumentParser.error = lambda parser, message: refuse(ValueError(message))  # type: ignore
             try:
+                refuse_other_configurations()
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
             except KeyboardInterrupt:
                 sys.exit(INTERRUPTED)
@@ -62,6 +67,23 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
         return command
 
     return decorate
+
+
+def refuse_other_configurations() -> None:
+    """Nothing but conf/ is composed, and nothing of Hydra's own that could build or unpickle things is changed.
+
+    Raises:
+        ConfigError: for an option that would.
+    """
+    options = vars(get_args_parser().parse_known_args()[0])
+    for flag in ("config_path", "config_name", "config_dir", "experimental_rerun"):
+        if options.get(flag):
+            raise ConfigError(f"--{flag.replace('_', '-')} is not taken: add a file to conf/, such as an experiment")
+    for override in options["overrides"]:
+        key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        own = key == "hydra" or key.startswith("hydra.")
+        if own and ("_target_" in override or not key.startswith(HYDRA_OPTIONS)):
+            raise ConfigError(f"{key} cannot be set: of Hydra's own options there are {', '.join(HYDRA_OPTIONS[:3])}")
 
 
 def refuse_deletions() -> None:

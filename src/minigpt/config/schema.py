@@ -65,4 +65,13 @@ class Generate:
     paths: Paths
 
 
-DOORS = {"train": Train, "evaluate": Evaluate, "generate": Generate}
+@dataclass
+class Export:
+    """src/export.py"""
+
+    run: str  # a run directory, a checkpoint or latest
+    to: str  # the file to write, *.safetensors
+    paths: Paths
+
+
+DOORS = {"train": Train, "evaluate": Evaluate, "generate": Generate, "export": Export}

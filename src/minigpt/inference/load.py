@@ -1,16 +1,20 @@
 """From a checkpoint file to a model and its tokenizer. Nothing in the file is executed."""
 
 import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
 from minigpt.model import attention, gpt, mlp, norms, positions
+from minigpt.model.size import build_within_memory
 from minigpt.runs.checkpoints import load_checkpoint
 from minigpt.runs.directory import find_checkpoint
 
@@ -36,8 +40,17 @@ class Trained:
     model: nn.Module
     tokenizer: CharTokenizer
     step: int
-    precision: str
-    text: dict[str, Any]
+    description: dict[str, Any]  # see `minigpt.training.module.describe`
+
+    @property
+    def precision(self) -> str:
+        """The precision that it was validated in while it was trained."""
+        return str(self.description["precision"])
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """Which text it was trained on, and how that was cut."""
+        return self.description["text"]
 
 
 def find_trained(reference: str, log_dir: str, device: str) -> Trained:
@@ -68,22 +81,34 @@ def find_device(name: str) -> torch.device:
 
 
 def load_trained(path: Path) -> Trained:
-    """Read a checkpoint.
+    """Read a checkpoint, or what was exported from one.
 
     Raises:
         ValueError: the file is not a checkpoint of miniGPT, or names a part that miniGPT does not have.
     """
-    checkpoint = load_checkpoint(path)
+    shared = path.suffix == ".safetensors"
+    checkpoint = {} if shared else load_checkpoint(path)
     try:
-        description, weights = checkpoint["minigpt"], checkpoint["state_dict"]
+        if shared:
+            description, weights = load_safetensors(path)
+            step = int(description["step"])
+        else:
+            description, step = checkpoint["minigpt"], int(checkpoint["global_step"])
+            weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k[:6] == "model."}
         tokenizer = load_tokenizer(description["tokenizer"])
-        model = build_model(description["model"])(vocab_size=tokenizer.vocab_size)
-        model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")})
-        step, precision, text = int(checkpoint["global_step"]), description["precision"], description["text"]
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        model = build_within_memory(build_model(description["model"]), vocab_size=tokenizer.vocab_size)
+        model.load_state_dict(weights)
+        return Trained(path, model.eval(), tokenizer, step, description)
+    except Exception as error:  # what a file that may be anything makes torch and the model's constructor raise
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint of this version of miniGPT: {message}") from error
-    return Trained(path, model.eval(), tokenizer, step, precision, text)
+
+
+def load_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Description and weights of an exported model."""
+    with safe_open(path, framework="pt") as file:
+        description = json.loads((file.metadata() or {})["minigpt"])
+    return description, load_file(path)
 
 
 def build_model(description: dict[str, Any]) -> Any:

@@ -3,9 +3,13 @@
 import errno
 import hashlib
 import os
+import shutil
 import struct
 import sys
 import tempfile
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,31 +26,99 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     So there is never half a checkpoint. Lightning's own goes through TMPDIR, and across file systems its last step is a
     copy that can be cut short.
+
+    Attributes:
+        background: copy the state and write it while training goes on. One save at a time: the next one waits.
     """
 
+    def __init__(self) -> None:
+        self.background = False
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: list[Future[None]] = []
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises OSError (disk full, no permission); the file that was at `path` is then untouched."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        try:
-            with os.fdopen(handle, "w+b") as file:
-                torch.save(checkpoint, file)
-                seal(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, target)
-            sync_folder(target.parent)
-        except RuntimeError as error:
-            if "PytorchStreamWriter" not in str(error):
-                raise
-            # what torch makes of a disk that is full
-            raise OSError(errno.ENOSPC, f"could not be written ({str(error).splitlines()[0]})", str(target)) from error
-        finally:
-            Path(name).unlink(missing_ok=True)
+        """Raises OSError (disk full, no permission), of this save or of the one before, if that was in the background.
+
+        The file that was at `path` is then untouched.
+        """
+        self.finish()
+        if self.background:
+            self._pending.append(self._writer.submit(write, snapshot(checkpoint), Path(path)))
+        else:
+            write(checkpoint, Path(path))
+
+    def then(self, task: Callable[[], None]) -> None:
+        """Do something once the last save is on the disk; not at all if that failed."""
+        if not self._pending:
+            task()
+            return
+        before = self._pending[-1]
+
+        def follow() -> None:
+            if before.exception() is None:
+                task()
+
+        self._pending.append(self._writer.submit(follow))
+
+    def finish(self) -> None:
+        """Wait for what is under way. Raises the error that it met."""
+        pending, self._pending = self._pending, []
+        for future in pending:
+            future.result()
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return load_checkpoint(Path(path))
+
+
+def write(checkpoint: dict[str, Any], target: Path) -> None:
+    """One checkpoint, whole or not at all. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            torch.save(checkpoint, file)
+            seal(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+        sync_folder(target.parent)
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error):
+            raise
+        # what torch makes of a disk that is full
+        raise OSError(errno.ENOSPC, f"could not be written ({str(error).splitlines()[0]})", str(target)) from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error  # not the temporary file
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def snapshot(state: Any) -> Any:
+    """The same nested containers with every tensor copied to the CPU's memory, so that training may go on."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return type(state)((key, snapshot(value)) for key, value in state.items())
+    if isinstance(state, list | tuple):
+        return type(state)(snapshot(value) for value in state)
+    return state
+
+
+def check_space(folder: Path, checkpoint_bytes: int, count: int) -> None:
+    """Raises ValueError when `folder` has no room for `count` checkpoints, or cannot be written."""
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
+    except OSError as error:
+        advice = "name another folder with paths.log_dir=..."
+        raise ValueError(f"{existing} cannot be written ({error.strerror}): {advice}") from error
+    needed = count * checkpoint_bytes
+    if free < needed:
+        raise ValueError(
+            f"{existing} has {free / 1e6:,.0f} MB free, {count} checkpoints take {needed / 1e6:,.0f} MB: make room, "
+            f"name another folder with paths.log_dir=..., or lower callbacks.checkpoints.keep_last"
+        )
 
 
 def seal(file: BinaryIO) -> None:
@@ -87,7 +159,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not is_sound(path):
         raise ValueError(f"{path} is not a checkpoint of miniGPT, or it is damaged: its seal does not fit its content")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("compressed")  # torch compresses nothing; a small file may fill the memory
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(loaded, dict):
+            raise TypeError(type(loaded).__name__)
+        return loaded
     except Exception as error:  # torch raises many kinds
         raise ValueError(f"{path} is not a checkpoint of miniGPT ({type(error).__name__})") from error
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from minigpt.runs.redaction import redact
+
 CHECKPOINTS = "checkpoints"
 TIME = "%Y-%m-%d_%H-%M-%S"
 CONFIG = "config.yaml"
@@ -21,13 +23,14 @@ def is_rank_zero() -> bool:
 
 
 def make_run_directory(parent: Path, name: str) -> Path:
-    """A new directory `<date>_<time>_<name>-<random>`, never one that exists.
+    """A new directory `<date>_<time>_<name>-<random>`, never one that exists; a Slurm job's number is part of it.
 
     Raises:
         ValueError: the folder cannot be written.
     """
+    job = f"slurm{os.environ['SLURM_JOB_ID']}-" if "SLURM_JOB_ID" in os.environ else ""
     while True:
-        directory = parent / f"{datetime.now():{TIME}}_{name}-{secrets.token_hex(3)}"
+        directory = parent / f"{datetime.now():{TIME}}_{name}-{job}{secrets.token_hex(3)}"
         try:
             directory.mkdir(parents=True)
         except FileExistsError:
@@ -68,9 +71,11 @@ def find_checkpoint(reference: str, runs_dir: Path, prefer: str = "best.ckpt") -
     Raises:
         ValueError: there is none.
     """
+    if "://" in reference:
+        raise ValueError(f"run={reference} is an address: download the file first, from someone you trust")
     if Path(reference).is_file():
         return Path(reference)
-    if reference.endswith(".ckpt"):
+    if reference.endswith((".ckpt", ".safetensors")):
         raise ValueError(f"no checkpoint at {reference}")
     folder = find_run(reference, runs_dir) / CHECKPOINTS
     for name in (prefer, "last.ckpt"):
@@ -92,10 +97,17 @@ def step_of(path: Path) -> int:
 
 
 def write_text_files(directory: Path, files: Mapping[str, str]) -> None:
-    """Write small text files of a run, by their names in it."""
+    """Write small text files of a run, by their names in it, without secrets."""
     for name, text in files.items():
-        path = directory / name
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.name}")
+        (directory / name).parent.mkdir(exist_ok=True)
+        replace_text(directory / name, redact(text))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Put a text in a file's place, whole or not at all. Raises OSError."""
+    temporary = path.with_name(f".{path.name}")
+    try:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

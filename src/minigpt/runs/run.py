@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from minigpt.runs.checkpoints import load_checkpoint, newest_sound, set_aside, sweep
+from minigpt.runs.checkpoints import check_space, load_checkpoint, newest_sound, set_aside, sweep
 from minigpt.runs.directory import (
     CHECKPOINTS,
     CONFIG,
@@ -18,9 +18,11 @@ from minigpt.runs.directory import (
     step_of,
     write_text_files,
 )
+from minigpt.runs.redaction import redact
 from minigpt.runs.summary import read_summary
 
 log = logging.getLogger("minigpt")
+NEEDED = ("minigpt", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks")  # to go on from
 
 
 @dataclass
@@ -42,17 +44,27 @@ class Run:
     config: dict[str, Any]
 
 
-def open_run(config: dict[str, Any], fingerprint: dict[str, Any], overrides: list[str], hydra_config: str) -> Run:
+def open_run(
+    config: dict[str, Any],
+    fingerprint: dict[str, Any],
+    checkpoint_bytes: int,
+    overrides: list[str],
+    hydra_config: str,
+) -> Run:
     """Make the run directory and write down what is run; or open the one that is resumed.
 
     Raises:
-        ValueError: the directory cannot be made, or there is nothing to resume.
+        ValueError: the directory cannot be made, has no room for the checkpoints, or there is nothing to resume.
     """
+    if is_rank_zero():
+        kept = (config["callbacks"].get("checkpoints") or {}).get("keep_last", 0)
+        folder = Path(config["resume"] or config["paths"]["run_dir"] or config["paths"]["log_dir"])
+        check_space(folder, checkpoint_bytes, kept + 2)  # the best one, and one that is being written
     if config["resume"]:
         directory = Path(config["resume"])
+        refuse_links(directory)
         checkpoint = resumable_checkpoint(directory, config["trainer"]["max_steps"])
-        if not config["resume_anyway"]:
-            refuse_another_run(checkpoint, fingerprint)
+        refuse_another_run(checkpoint, fingerprint, anyway=config["resume_anyway"])
         earlier = read_summary(directory) or {}
         if is_rank_zero():
             sweep(directory / CHECKPOINTS)
@@ -83,11 +95,25 @@ def open_run(config: dict[str, Any], fingerprint: dict[str, Any], overrides: lis
     return Run(directory, None, {}, overrides, config)
 
 
-def refuse_another_run(checkpoint: Path, fingerprint: dict[str, Any]) -> None:
-    """Raises ValueError, naming each difference, when a checkpoint is of a run with another fingerprint."""
-    saved = load_checkpoint(checkpoint).get("minigpt", {}).get("fingerprint", {})
+def refuse_links(directory: Path) -> None:
+    """Raises ValueError for a run directory whose files lie elsewhere: it may be anybody's, and is written to."""
+    for path in [directory / CHECKPOINTS, *directory.rglob("*")]:
+        if path.is_symlink():
+            raise ValueError(f"{path} is a symbolic link: a run directory must hold its files itself")
+
+
+def refuse_another_run(checkpoint: Path, fingerprint: dict[str, Any], *, anyway: bool = False) -> None:
+    """See that a checkpoint can be resumed from, and with this fingerprint unless `anyway`.
+
+    Raises:
+        ValueError: it is no checkpoint of a training, or of another run; each difference is named.
+    """
+    content = load_checkpoint(checkpoint)
+    if missing := [name for name in NEEDED if not isinstance(content.get(name), dict | list)]:
+        raise ValueError(f"{checkpoint} is no checkpoint of a training: it has no {', '.join(missing)}")
+    saved = content["minigpt"].get("fingerprint", {}) if isinstance(content["minigpt"], dict) else {}
     changes = list(differences(saved, fingerprint))
-    if changes:
+    if changes and not anyway:
         raise ValueError(
             f"this would not be the run of {checkpoint}: {'; '.join(changes)}. "
             f"Start a new run, or add resume_anyway=true"
@@ -128,10 +154,18 @@ def resumable_checkpoint(directory: Path, max_steps: int) -> Path:
     return found
 
 
+class RedactingFormatter(logging.Formatter):
+    """Leaves secrets out of a log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def start_log(directory: Path) -> None:
     """Write what the package logs, and Python's warnings, to `train.log`."""
     handler = logging.FileHandler(directory / "train.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.handleError = lambda record: None  # a full disk is met, and told, where checkpoints are written
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
     for name in ("minigpt", "py.warnings"):
         logger = logging.getLogger(name)

@@ -2,20 +2,20 @@
 
 import json
 import math
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from minigpt.runs.directory import replace_text
+from minigpt.runs.redaction import redact
 
 SUMMARY = "summary.json"
 
 
 def write_summary(directory: Path, summary: dict[str, Any]) -> None:
-    """Put the summary in its place whole; numbers that JSON does not know become null."""
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
-    temporary = directory / f".{SUMMARY}"
-    temporary.write_text(json.dumps(clean, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, directory / SUMMARY)
+    """Put the summary in its place whole, without secrets; numbers that JSON does not know become null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else redact(v) for k, v in summary.items()}
+    replace_text(directory / SUMMARY, json.dumps(clean, indent=2) + "\n")
 
 
 def read_summary(directory: Path) -> dict[str, Any] | None:

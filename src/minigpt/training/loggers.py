@@ -2,10 +2,16 @@
 
 import csv
 import html
+import http.client
+import netrc
 import os
 import secrets
-import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -14,7 +20,11 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from minigpt.runs.directory import is_rank_zero
+from minigpt.runs.redaction import redact
 from minigpt.runs.run import Run
+
+PROBE_S = 1.5  # that a server has to show that it is there
+PATIENCE_S = 2.0  # that wandb may take to begin a run, and to end it: what is not uploaded by then lies on the disk
 
 
 class CSVLogger(Logger):
@@ -61,8 +71,8 @@ class CSVLogger(Logger):
         """What is in the file, as text."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        text = self.path.read_text(encoding="utf-8")
+        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))  # a power cut may leave half a row
 
     def rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         """Replace the file, whole."""
@@ -108,7 +118,7 @@ class WandB(Logger):
             "project": project,
             "dir": save_dir,
             "name": run.directory.name if run.directory is not None else None,
-            "config": run.config,
+            "config": redact(run.config),
             "id": run.earlier.get("wandb_id") or secrets.token_hex(4),
             "group": group,
             "job_type": job_type,
@@ -136,10 +146,20 @@ class WandB(Logger):
         import wandb  # a third of a second that other loggers do not need
 
         Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
-        settings = wandb.Settings(console="off", silent=True)
-        self.wandb_run = wandb.init(
-            mode=self.mode, resume="allow", reinit="finish_previous", settings=settings, **self._options
+        settings = wandb.Settings(console="off", silent=True, init_timeout=PATIENCE_S, finish_timeout=PATIENCE_S)
+        begin = partial(
+            wandb.init, resume="allow", reinit="finish_previous", settings=settings, **redact(self._options)
         )
+        typed, sys.argv = sys.argv, redact(sys.argv)  # wandb keeps the command line
+        try:
+            self.wandb_run = begin(mode=self.mode)
+        except wandb.Error:
+            self.mode = "offline"
+            wandb.teardown()  # its service still holds the run
+            print("W&B does not answer: this run is logged offline", file=sys.stderr)
+            self.wandb_run = begin(mode=self.mode)
+        finally:
+            sys.argv = typed
         self.wandb_run.define_metric("step")
         self.wandb_run.define_metric("*", step_metric="step")
         self.wandb_run.define_metric("val/loss", step_metric="step", summary="min")
@@ -161,7 +181,7 @@ class WandB(Logger):
 
 
 def resolve_mode(mode: str) -> str:
-    """online or offline for `auto`: online only with a key and a server that answers within two seconds.
+    """online or offline for `auto`: online only with a key and a server that answers soon.
 
     wandb itself would wait 90 seconds for a server that does not answer, and then fail the run.
     """
@@ -171,15 +191,37 @@ def resolve_mode(mode: str) -> str:
         return os.environ["WANDB_MODE"]
     import wandb
 
-    if not wandb.login(prompt=False, verify=False):
+    url = wandb.setup().settings.base_url
+    if not has_key(urlparse(url).hostname or ""):
         return "offline"
-    address = urlparse(wandb.setup().settings.base_url)
+    answer: list[bool] = []
+    probe = threading.Thread(target=lambda: answer.append(answers(url)), daemon=True)
+    probe.start()
+    probe.join(PROBE_S)  # looking up a name may take longer than any time-out of a connection
+    return "online" if any(answer) else "offline"
+
+
+def has_key(host: str) -> bool:
+    """Whether there is a key for a W&B server. `wandb.login` would know too, after five seconds without a network."""
+    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
+        return True
+    places = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
+    path = next((p for p in (Path(place).expanduser() for place in places if place) if p.is_file()), None)
     try:
-        port = address.port or (80 if address.scheme == "http" else 443)
-        socket.create_connection((address.hostname or "", port), timeout=2).close()
-    except OSError:
-        return "offline"
-    return "online"
+        return path is not None and netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def answers(url: str) -> bool:
+    """Whether a web server answers at all."""
+    try:
+        urllib.request.urlopen(url, timeout=PROBE_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return True
 
 
 class TensorBoard(TensorBoardLogger):

@@ -156,6 +156,11 @@ class LanguageModel(lightning.LightningModule):
             fully_shard(block, mesh=mesh["data_parallel"])
         fully_shard(self.model, mesh=mesh["data_parallel"])
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """About what a checkpoint takes: the weights, and for each up to two numbers of the optimizer."""
+        return 3 * sum(p.numel() * p.element_size() for p in self.model.parameters())
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["minigpt"] = self.description
 

@@ -4,18 +4,21 @@ import inspect
 import logging
 import os
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.nn.parallel import DistributedDataParallel
 
 from minigpt.inference.load import find_device
 from minigpt.inference.precision import resolve_precision
 from minigpt.runs.checkpoints import AtomicCheckpointIO
+from minigpt.training.processes import end_with_parent
 
 for package in ("lightning.pytorch", "lightning.fabric"):  # no tips, no list of the accelerators that are not there
     logging.getLogger(package).setLevel(logging.WARNING)
@@ -33,6 +36,7 @@ class Trainer(lightning.Trainer):
         precision: auto, or the name of a Lightning precision.
         accumulate_grad_batches: micro-batches that make one step; the rows of the step stay the same.
         val_every_n_steps: optimizer steps between two validations.
+        timeout_s: seconds that several devices wait for each other before the run fails.
 
     Raises:
         ValueError: for devices that the machine does not have, or options that do not go together.
@@ -48,16 +52,21 @@ class Trainer(lightning.Trainer):
         precision: str,
         accumulate_grad_batches: int,
         val_every_n_steps: int,
+        timeout_s: float,
         **lightning_options: Any,
     ) -> None:
+        self.files = AtomicCheckpointIO()
+        end_with_parent()
         accelerator = find_device(accelerator).type
         check_devices(accelerator, devices)
+        # Lightning's own way to requeue a job knows neither our checkpoints nor our run directory.
+        slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
         options: dict[str, Any] = {
             "max_steps": max_steps,
             "max_epochs": -1,
             "accelerator": accelerator,
             "devices": devices,
-            "strategy": make_strategy(strategy, devices * lightning_options.get("num_nodes", 1)),
+            "strategy": make_strategy(strategy, devices * lightning_options.get("num_nodes", 1), timeout_s),
             "precision": resolve_precision(precision, accelerator),
             "accumulate_grad_batches": accumulate_grad_batches,
             "val_check_interval": val_every_n_steps * accumulate_grad_batches,
@@ -67,7 +76,7 @@ class Trainer(lightning.Trainer):
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "enable_checkpointing": False,
-            "plugins": [AtomicCheckpointIO()],
+            "plugins": [self.files, *slurm],
         }
         if double := sorted(options.keys() & lightning_options):
             raise ValueError(f"trainer.{double[0]} is set by miniGPT itself: leave it out")
@@ -87,16 +96,17 @@ def check_devices(accelerator: str, devices: int) -> None:
         raise ValueError(f"trainer.devices={devices}, but this machine has {count} {accelerator} device(s)")
 
 
-def make_strategy(strategy: str, devices: int) -> Strategy | str:
+def make_strategy(strategy: str, devices: int, timeout_s: float) -> Strategy | str:
     """The Lightning strategy for a name; the model's buffers are constants, so nothing needs to broadcast them."""
+    timeout = timedelta(seconds=timeout_s)
     if strategy == "fsdp":
         # One whole file a checkpoint, as with every other strategy, so that all doors can read it.
         return ModelParallelStrategy(
-            data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False
+            data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timeout
         )
     if strategy == "ddp" or (strategy == "auto" and devices > 1):
         # torch 2.13 renamed the option; the old name still works there, with a warning.
         known = inspect.signature(DistributedDataParallel.__init__).parameters
         sync_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        return DDPStrategy(gradient_as_bucket_view=True, **{sync_buffers: False})
+        return DDPStrategy(gradient_as_bucket_view=True, timeout=timeout, **{sync_buffers: False})
     return strategy

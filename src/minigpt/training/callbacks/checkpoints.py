@@ -1,6 +1,7 @@
 """Save a run as it goes: by step, the best so far, the last."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ class Checkpoints(Callback):
     Args:
         every_n_steps: optimizer steps between two checkpoints; None saves at each validation.
         keep_last: how many `step_<n>.ckpt` to keep; with two, one is left when the newest is damaged.
+        background: write while training goes on; costs the memory of one copy of the state.
     """
 
-    def __init__(self, *, every_n_steps: int | None, keep_last: int) -> None:
+    def __init__(self, *, every_n_steps: int | None, keep_last: int, background: bool) -> None:
         self.every_n_steps = every_n_steps
         self.keep_last = keep_last
+        self.background = background
         self.best_loss = math.inf
         self.best_step: int | None = None
         self.saved_step: int | None = None
@@ -36,6 +39,13 @@ class Checkpoints(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Rank 0 made the run directory; a sharded checkpoint is written by all.
         self.folder = trainer.strategy.broadcast(trainer.run_directory) / CHECKPOINTS
+        trainer.files.background = self.background
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A run that was killed between a checkpoint and its other names gets them when it is resumed.
+        path = self.folder / f"step_{trainer.global_step}.ckpt"
+        if trainer.is_global_zero and path.is_file():
+            self.publish(path, is_best=self.best_step == trainer.global_step)
 
     @property
     def best(self) -> Path:
@@ -60,9 +70,7 @@ class Checkpoints(Callback):
             self.best_loss, self.best_step = loss, trainer.global_step
         # Saving makes all processes meet, so each must take the same way through here.
         if self.is_due(trainer):
-            self.save(trainer)
-            if improved and trainer.is_global_zero:
-                link(self.last, self.best)
+            self.save(trainer, is_best=improved)
         elif improved:
             trainer.save_checkpoint(self.best)
 
@@ -73,14 +81,21 @@ class Checkpoints(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.saved_step != trainer.global_step:
             self.save(trainer)
+        trainer.files.finish()
 
-    def save(self, trainer: Trainer) -> None:
-        """Write `step_<n>.ckpt`, let `last.ckpt` name it too, and drop the oldest."""
+    def save(self, trainer: Trainer, is_best: bool = False) -> None:
+        """Write `step_<n>.ckpt`, let `last.ckpt` (and `best.ckpt`) name it too, and drop the oldest."""
         trainer.lightning_module.refuse_non_finite()
         path = self.folder / f"step_{trainer.global_step}.ckpt"
         trainer.save_checkpoint(path)
         self.saved_step = trainer.global_step
-        if trainer.is_global_zero and path.is_file():
-            link(path, self.last)
-            for old in step_checkpoints(self.folder)[: -self.keep_last]:
-                old.unlink()
+        if trainer.is_global_zero:
+            trainer.files.then(partial(self.publish, path, is_best))
+
+    def publish(self, path: Path, is_best: bool) -> None:
+        """Give a written checkpoint its other names."""
+        link(path, self.last)
+        if is_best:
+            link(path, self.best)
+        for old in step_checkpoints(self.folder)[: -self.keep_last]:
+            old.unlink()

@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from minigpt.runs.slurm import job_id
+
 
 class GracefulStop(Callback):
     """On SIGINT or SIGTERM the step is finished, then the run ends as if it were done; a second SIGINT ends it at once.
+
+    So it does on SIGUSR1 in a Slurm job, which is how one is told that it will be preempted.
 
     Attributes:
         received: the signal, or None.
@@ -21,7 +25,7 @@ class GracefulStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if job_id() is not None else [])):
                 self._previous[number] = signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: Any) -> None:
@@ -38,8 +42,8 @@ class GracefulStop(Callback):
             trainer.should_stop = True  # Lightning would end by itself, but without validating the last step
             return
         if trainer.world_size > 1:
-            # All processes must leave at the same step. They agree where Metrics makes them wait anyway.
-            if trainer.global_step % trainer.log_every_n_steps:
+            # All processes must leave at the same step. GPUs agree where Metrics makes them wait anyway.
+            if pl_module.device.type != "cpu" and trainer.global_step % trainer.log_every_n_steps:
                 return
             received = torch.tensor(self.received or 0, device=pl_module.device)
             self.received = int(trainer.strategy.reduce(received, reduce_op="max")) or None

@@ -1,5 +1,8 @@
 """Let the model speak after each validation."""
 
+import re
+from pathlib import Path
+
 import torch
 from lightning import Callback, LightningModule
 from rich.text import Text
@@ -8,6 +11,8 @@ from minigpt.inference.sampling import generate
 from minigpt.training.loggers import log_text
 from minigpt.training.terminal import console
 from minigpt.training.trainer import Trainer
+
+HEADING = re.compile(r"^## Step (\d+), validation loss", re.MULTILINE)
 
 
 class Samples(Callback):
@@ -27,6 +32,10 @@ class Samples(Callback):
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.seed = seed
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and trainer.global_step:
+            cut(trainer.run_directory / "samples.md", trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A sharded model computes on all devices at once, and sampling is not worth that.
@@ -60,3 +69,11 @@ class Samples(Callback):
         text = prompt + tokenizer.decode(token.item() for token in drawn)
         pl_module.model.train(was_training)
         return text
+
+
+def cut(path: Path, step: int) -> None:
+    """Drop the samples after `step`: a resumed run will write them again."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        later = next((m.start() for m in HEADING.finditer(text) if int(m[1]) > step), len(text))
+        path.write_text(text[:later], encoding="utf-8")
