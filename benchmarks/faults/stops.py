@@ -169,7 +169,15 @@ def numbers(folder: Path, controls: int) -> Iterator[Row]:
     twice = torch.dist(weights_at(folder / "no-spike", 28), weights_at(folder / "no-spike", 30)).item()
     ok = ended.code == 0 and logged and counted and moved < 0.75 * twice
     ours = Result(int(ok), 1, f"the weights moved {moved / twice:.2f} times as far as without the spike")
-    stock = Result(0, 1, "takes the step: it has nothing for this") if controls else None
+    stock = None
+    if controls:
+        place = folder / "stock-spike"
+        options = [f"folder={place}", "max_steps=12", "every=1"]
+        assert run(options, folder, script=STOCK, before=at_stock_step(10, 100.0)).code == 0
+        paths = (next(place.glob(f"checkpoints/step={step}.ckpt")) for step in (9, 10))
+        one, two = (torch.load(path, weights_only=True)["state_dict"] for path in paths)
+        left_out = all(torch.equal(one[k], two[k]) for k in one)
+        stock = Result(int(left_out), 1, "left out" if left_out else "the step was taken")
     yield Row("loss 100 times too large: the step left out, counted and logged", ours, "Lightning", stock)
 
 

@@ -1,6 +1,7 @@
 """Run directories and checkpoint files."""
 
 import os
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from minigpt.runs.checkpoints import (
     AtomicCheckpointIO,
+    check_space,
     is_sound,
     link,
     load_checkpoint,
@@ -17,7 +19,7 @@ from minigpt.runs.checkpoints import (
     sweep,
 )
 from minigpt.runs.directory import find_checkpoint, find_run, make_run_directory, step_checkpoints
-from minigpt.runs.run import refuse_another_run
+from minigpt.runs.run import NEEDED, refuse_another_run, refuse_links
 from minigpt.runs.summary import read_summary, write_summary
 from minigpt.runs.sweep import rank_jobs, write_ranking
 
@@ -90,6 +92,59 @@ def test_every_damage_is_found_and_the_one_before_is_taken(saved, damage):
     assert newest_sound(saved) == newest and load_checkpoint(newest)["step"] == 20
 
 
+def test_saving_in_the_background_keeps_the_state_of_its_moment(tmp_path):
+    io, weights = AtomicCheckpointIO(), torch.ones(1000)
+    io.background = True
+    io.save_checkpoint({"weights": weights, "nested": [{"x": weights}]}, tmp_path / "step_1.ckpt")
+    weights.zero_()
+    published = []
+    io.then(lambda: published.append(is_sound(tmp_path / "step_1.ckpt")))
+    io.finish()
+    loaded = load_checkpoint(tmp_path / "step_1.ckpt")
+    assert loaded["weights"].sum() == loaded["nested"][0]["x"].sum() == 1000
+    assert published == [True], "only once the file is there"
+
+
+def test_a_failed_save_in_the_background_is_told_and_nothing_is_published(tmp_path):
+    io, published = AtomicCheckpointIO(), []
+    io.background = True
+    (tmp_path / "file").write_text("")
+    io.save_checkpoint({"x": 1}, tmp_path / "file" / "step_1.ckpt")
+    io.then(lambda: published.append(1))
+    with pytest.raises(OSError, match="file"):
+        io.finish()
+    assert not published
+    io.save_checkpoint({"x": 1}, tmp_path / "step_2.ckpt")
+    io.finish()
+    assert is_sound(tmp_path / "step_2.ckpt")
+
+
+def test_a_disk_without_room_is_refused(tmp_path):
+    check_space(tmp_path / "new" / "folder", 10**6, 4)
+    assert not list(tmp_path.iterdir()), "asking leaves nothing"
+    with pytest.raises(ValueError, match=r"MB free, 4 checkpoints take"):
+        check_space(tmp_path / "new", 10**17, 4)
+
+
+def test_links_in_a_run_directory_are_refused(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    refuse_links(tmp_path)
+    (tmp_path / "metrics.csv").symlink_to("/dev/null")
+    with pytest.raises(ValueError, match=r"metrics\.csv is a symbolic link"):
+        refuse_links(tmp_path)
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    path = tmp_path / "step_1.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data", bytes(10**7))
+    with path.open("r+b") as file:
+        seal(file)
+    assert is_sound(path)
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(path)
+
+
 def test_a_sealed_checkpoint_is_an_ordinary_torch_file(saved):
     assert torch.load(saved / "step_10.ckpt", weights_only=True)["step"] == 10
 
@@ -131,13 +186,16 @@ def test_steps_are_ordered_by_number(tmp_path):
     for name in ("step_9.ckpt", "step_10.ckpt", "step_100.ckpt", "step_x.ckpt", "last.ckpt"):
         (tmp_path / name).write_text(name)
     assert [p.name for p in step_checkpoints(tmp_path)] == ["step_9.ckpt", "step_10.ckpt", "step_100.ckpt"]
-    link(tmp_path / "step_10.ckpt", tmp_path / "last.ckpt")
+    for _ in range(2):
+        link(tmp_path / "step_10.ckpt", tmp_path / "last.ckpt")
+    assert not list(tmp_path.glob(".*"))
     assert (tmp_path / "last.ckpt").read_text() == "step_10.ckpt"
 
 
 def test_a_run_that_would_be_another_is_refused(tmp_path):
     old = {"seed": 1, "optimizer": {"lr": 0.02, "betas": [0.9, 0.95]}, "text": "abc"}
-    AtomicCheckpointIO().save_checkpoint({"minigpt": {"fingerprint": old}}, tmp_path / "step_1.ckpt")
+    content = {name: {} for name in NEEDED} | {"minigpt": {"fingerprint": old}}
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "step_1.ckpt")
     refuse_another_run(tmp_path / "step_1.ckpt", {**old})
     new = {"seed": 2, "optimizer": {"lr": 0.02, "betas": [0.9, 0.99], "momentum": 0.9}, "text": "abc"}
     with pytest.raises(ValueError, match="resume_anyway=true") as refusal:
@@ -145,6 +203,10 @@ def test_a_run_that_would_be_another_is_refused(tmp_path):
     for change in ("seed: 1 -> 2", "optimizer.betas: [0.9, 0.95] -> [0.9, 0.99]", "optimizer.momentum: None -> 0.9"):
         assert change in str(refusal.value)
     assert "lr" not in str(refusal.value) and "text" not in str(refusal.value)
+    refuse_another_run(tmp_path / "step_1.ckpt", new, anyway=True)
+    AtomicCheckpointIO().save_checkpoint({"minigpt": {}}, tmp_path / "step_2.ckpt")
+    with pytest.raises(ValueError, match="has no state_dict, optimizer_states"):
+        refuse_another_run(tmp_path / "step_2.ckpt", new, anyway=True)
 
 
 def test_a_summary_is_valid_json_whatever_the_numbers(tmp_path):

@@ -43,6 +43,16 @@ def test_a_resumed_run_has_no_row_twice(tmp_path):
     assert [(r["step"], r["train/loss"]) for r in rows(tmp_path)] == [("1", "1.0"), ("2", "2.0"), ("3", "30.0")]
 
 
+def test_half_a_row_that_a_power_cut_left_is_dropped(tmp_path):
+    first = CSVLogger(run=run_in(tmp_path))
+    for step in (1, 2, 13):
+        first.log_metrics({"train/loss": float(step)}, step=step)
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text().replace("13,13.0\n", "1").replace("13,13.0\r\n", "1"))
+    CSVLogger(run=run_in(tmp_path)).cut(2)
+    assert [r["step"] for r in rows(tmp_path)] == ["1", "2"]
+
+
 @pytest.fixture
 def silent():
     """A server that takes connections and says nothing."""

@@ -32,7 +32,8 @@ def continue_run(composed: DictConfig) -> DictConfig:
         composed.resume = str(directory)
     if not isinstance(composed.resume, str):
         raise ConfigError(f"resume={composed.resume} must be a run directory, latest or auto")
-    if composed.resume == "auto":
+    auto = composed.resume == "auto"
+    if auto:
         directory = find_unfinished(composed.paths.run_dir, runs_dir)
         if directory is None:
             composed.resume = None
@@ -55,6 +56,9 @@ def continue_run(composed: DictConfig) -> DictConfig:
         with open_dict(saved):
             OmegaConf.update(saved, key, override.value(), force_add=True)
     saved.resume = saved.paths.run_dir = str(directory)
+    if auto and is_complete(directory, int(saved.trainer.max_steps)):
+        print(f"{directory} is complete: nothing to do")
+        sys.exit(0)
     return saved
 
 
@@ -100,10 +104,17 @@ def keep_own_places(saved: DictConfig, composed: DictConfig) -> None:
 
 
 def find_unfinished(run_dir: str | None, runs_dir: Path) -> Path | None:
-    """What `resume=auto` goes on with: the run in `run_dir`, or the newest one, if it has begun and is not complete."""
+    """What `resume=auto` goes on with: the run in `run_dir`, or the newest one if that is not complete."""
     try:
         directory = find_run(run_dir or "latest", runs_dir)
     except ValueError:
         return None
-    done = (read_summary(directory) or {}).get("status") == "completed"
-    return None if done or not step_checkpoints(directory / CHECKPOINTS) else directory
+    if not step_checkpoints(directory / CHECKPOINTS) or (run_dir is None and is_complete(directory)):
+        return None
+    return directory
+
+
+def is_complete(directory: Path, max_steps: int = 0) -> bool:
+    """Whether a run came to its end, and that was at `max_steps` or later."""
+    summary = read_summary(directory) or {}
+    return summary.get("status") == "completed" and summary.get("steps", 0) >= max_steps

@@ -185,6 +185,7 @@ def link(source: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     os.link(source, temporary)
     os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # replacing a name of the same file does nothing
 
 
 def newest_sound(folder: Path) -> Path | None:

@@ -63,9 +63,9 @@ def open_run(
     if config["resume"]:
         directory = Path(config["resume"])
         refuse_links(directory)
-        checkpoint = resumable_checkpoint(directory, config["trainer"]["max_steps"])
-        refuse_another_run(checkpoint, fingerprint, anyway=config["resume_anyway"])
         earlier = read_summary(directory) or {}
+        checkpoint = resumable_checkpoint(directory, config["trainer"]["max_steps"], earlier.get("status"))
+        refuse_another_run(checkpoint, fingerprint, anyway=config["resume_anyway"])
         if is_rank_zero():
             sweep(directory / CHECKPOINTS)
             set_aside(directory / CHECKPOINTS, checkpoint)
@@ -140,8 +140,8 @@ def to_yaml(config: dict[str, Any]) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
-def resumable_checkpoint(directory: Path, max_steps: int) -> Path:
-    """The newest checkpoint of a run that has steps left to do.
+def resumable_checkpoint(directory: Path, max_steps: int, status: str | None) -> Path:
+    """The newest checkpoint of a run that has steps left to do, or was killed after the last before it could conclude.
 
     Raises:
         ValueError: there is none, or the run is complete.
@@ -149,7 +149,7 @@ def resumable_checkpoint(directory: Path, max_steps: int) -> Path:
     found = newest_sound(directory / CHECKPOINTS)
     if found is None:
         raise ValueError(f"{directory} has no sound checkpoint to resume from")
-    if (step := step_of(found)) >= max_steps:
+    if (step := step_of(found)) >= max_steps and status == "completed":
         raise ValueError(f"{directory} is complete at step {step}: add trainer.max_steps=N with a larger N to go on")
     return found
 

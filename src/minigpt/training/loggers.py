@@ -24,7 +24,7 @@ from minigpt.runs.redaction import redact
 from minigpt.runs.run import Run
 
 PROBE_S = 1.5  # that a server has to show that it is there
-PATIENCE_S = 2.0  # that wandb may take to begin a run, and to end it: what is not uploaded by then lies on the disk
+PATIENCE_S = 1.5  # that wandb may take to begin a run, and to end it: what is not uploaded by then lies on the disk
 
 
 class CSVLogger(Logger):
@@ -155,7 +155,7 @@ class WandB(Logger):
             self.wandb_run = begin(mode=self.mode)
         except wandb.Error:
             self.mode = "offline"
-            wandb.teardown()  # its service still holds the run
+            wandb.teardown()  # its service still holds the run; this takes as long again
             print("W&B does not answer: this run is logged offline", file=sys.stderr)
             self.wandb_run = begin(mode=self.mode)
         finally:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning import Callback, LightningModule
 
 from minigpt.runs.checkpoints import link
-from minigpt.runs.directory import CHECKPOINTS, step_checkpoints
+from minigpt.runs.directory import CHECKPOINTS, step_checkpoints, step_of
 from minigpt.training.trainer import Trainer
 
 
@@ -41,11 +41,11 @@ class Checkpoints(Callback):
         self.folder = trainer.strategy.broadcast(trainer.run_directory) / CHECKPOINTS
         trainer.files.background = self.background
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A run that was killed between a checkpoint and its other names gets them when it is resumed.
-        path = self.folder / f"step_{trainer.global_step}.ckpt"
-        if trainer.is_global_zero and path.is_file():
-            self.publish(path, is_best=self.best_step == trainer.global_step)
+        if trainer.is_global_zero and trainer.ckpt_path is not None:
+            path = Path(trainer.ckpt_path)
+            self.publish(path, is_best=self.best_step == step_of(path))
 
     @property
     def best(self) -> Path:
@@ -58,9 +58,11 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        whole_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        # Where a validation follows, its result belongs into the checkpoint.
-        if whole_step and trainer.global_step % trainer.val_every_n_steps and self.is_due(trainer):
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        # Where a validation follows, as after the last step, its result belongs into the checkpoint.
+        if step % trainer.val_every_n_steps and step < trainer.max_steps and self.is_due(trainer):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

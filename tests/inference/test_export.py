@@ -1,0 +1,69 @@
+"""An exported model is the same model, and a hostile file is none."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from minigpt.data.tokenizer import CharTokenizer
+from minigpt.inference.export import export_safetensors
+from minigpt.inference.load import load_trained
+from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.gpt import GPT
+from minigpt.model.mlp import MLP
+from minigpt.model.norms import LayerNorm
+from minigpt.model.positions import LearnedPositions
+from minigpt.runs.checkpoints import AtomicCheckpointIO
+
+SIZES = {"block_size": 8, "num_layers": 1, "num_heads": 2, "dim": 16, "tie_head": True}
+PARTS = {"attention": CausalSelfAttention, "mlp": MLP, "norm": LayerNorm, "positions": LearnedPositions}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint with a tied head, as a training leaves it."""
+    tokenizer = CharTokenizer("abc")
+    model = GPT(vocab_size=3, **SIZES, **{k: partial(v) for k, v in PARTS.items()})
+    named = {k: {"_target_": f"{v.__module__}.{v.__name__}", "_partial_": True} for k, v in PARTS.items()}
+    description = {
+        "model": {"_target_": "minigpt.model.gpt.GPT", "_partial_": True, **SIZES, **named},
+        "tokenizer": tokenizer.state(),
+        "precision": "32-true",
+        "text": {"path": "x.txt", "sha256": "0", "val_fraction": 0.1, "val_batch_size": 4, "block_size": 8},
+        "fingerprint": {"seed": 1},
+    }
+    state = {f"model.{k}": v for k, v in model.state_dict().items()}
+    AtomicCheckpointIO().save_checkpoint(
+        {"minigpt": description, "state_dict": state, "global_step": 7}, tmp_path / "step_7.ckpt"
+    )
+    return tmp_path / "step_7.ckpt"
+
+
+def test_the_exported_model_is_the_same(checkpoint, tmp_path):
+    target = tmp_path / "model.safetensors"
+    export_safetensors(load_trained(checkpoint), str(target))
+    one, two = load_trained(checkpoint), load_trained(target)
+    tokens = torch.tensor([[0, 1, 2, 1]])
+    assert torch.equal(one.model(tokens), two.model(tokens))
+    assert (two.step, two.precision, two.text) == (7, "32-true", one.text)
+    assert two.tokenizer.characters == "abc" and "fingerprint" not in two.description
+
+
+def test_nothing_is_overwritten(checkpoint, tmp_path):
+    target = tmp_path / "model.safetensors"
+    target.write_text("mine")
+    with pytest.raises(ValueError, match="exists already"):
+        export_safetensors(load_trained(checkpoint), str(target))
+    assert target.read_text() == "mine"
+    with pytest.raises(ValueError, match="must end in"):
+        export_safetensors(load_trained(checkpoint), str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("target", ["os.system", "minigpt.runs.run.open_run", "torch.nn.Linear"])
+def test_a_foreign_class_is_not_built(tmp_path, target):
+    description = {"model": {"_target_": target}, "tokenizer": CharTokenizer("abc").state(), "step": 1}
+    save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors", {"minigpt": json.dumps(description)})
+    with pytest.raises(ValueError, match="not a part of a model"):
+        load_trained(tmp_path / "x.safetensors")
