@@ -53,9 +53,10 @@ def test_choice_composes_and_passes_the_checks(file):
     assert config["model"]["_target_"]
 
 
-@pytest.mark.parametrize("door", ["train", "evaluate", "generate"])
+@pytest.mark.parametrize("door", ["train", "evaluate", "generate", "export"])
 def test_door_composes(door):
-    assert composed(door, *([] if door == "train" else ["run=latest"]))
+    needed = {"train": [], "export": ["run=latest", "to=x.safetensors"]}
+    assert composed(door, *needed.get(door, ["run=latest"]))
 
 
 @pytest.mark.parametrize("file", [f for f in CHOICES if not f.startswith(("experiment", "debug"))])
@@ -91,7 +92,7 @@ def test_file_begins_with_a_command_that_uses_it(file):
     lines = [line for line in (CONF / file).read_text().splitlines() if not line.startswith("# @package")]
     assert re.match(r"# python src/\w+\.py", lines[0]), "the first line is the command that runs it"
     group, _, choice = file.removesuffix(".yaml").rpartition("/")
-    named = f"{group}={choice}" in lines[0] or choice in ("default", "train", "evaluate", "generate", "process")
+    named = f"{group}={choice}" in lines[0] or choice in ("default", "train", "evaluate", "generate", "export", "process")
     assert named, f"the command must name {group}={choice}"
 
 

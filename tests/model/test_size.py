@@ -17,7 +17,7 @@ def test_a_model_that_fits_is_built_as_without_asking():
 
 
 def test_a_model_that_does_not_fit_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"needs at least 40,000 GB"):
+    with pytest.raises(ValueError, match=r"needs at least 40,000,000 GB"):
         build_within_memory(partial(Bigram, block_size=8), vocab_size=10**8)
     monkeypatch.setattr("minigpt.model.size.memory_bytes", lambda: 4 * 65 * 65 + 1)
     build_within_memory(partial(Bigram, block_size=8), vocab_size=65)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
-from minigpt.model import attention, gpt, mlp, norms, positions
+from minigpt.model import attention, embeddings, gpt, mlp, norms, positions
 from minigpt.model.size import build_within_memory
 from minigpt.runs.checkpoints import load_checkpoint
 from minigpt.runs.directory import find_checkpoint
@@ -29,7 +29,7 @@ def classes_of(*modules: ModuleType) -> dict[str, type]:
     }
 
 
-PARTS = classes_of(gpt, attention, mlp, norms, positions)
+PARTS = classes_of(gpt, attention, embeddings, mlp, norms, positions)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.embeddings import TokenEmbedding
 from minigpt.model.kv_cache import KVCache, LayerCache
 from minigpt.model.positions import Positions
 
@@ -25,7 +26,8 @@ class GPT(nn.Module):
         num_layers: number of blocks.
         num_heads: attention heads of each block.
         dim: model width.
-        attention, mlp, norm, positions: constructors of the parts, which get `dim` and what else is the model's.
+        attention, mlp, norm, positions, embedding: constructors of the parts, which get `dim` and what else is the
+            model's.
         dropout: probability of dropping an embedding, an attention weight or a block's output while training.
         tie_head: use the embedding matrix as the head (arXiv 1608.05859).
         zero_init: start the head and each block's output at zero, so that the model starts as the identity and
@@ -44,6 +46,7 @@ class GPT(nn.Module):
         mlp: Callable[..., nn.Module],
         norm: Callable[..., nn.Module],
         positions: Callable[..., Positions],
+        embedding: Callable[..., TokenEmbedding] = TokenEmbedding,
         dropout: float = 0.0,
         tie_head: bool = False,
         zero_init: bool = False,
@@ -51,7 +54,7 @@ class GPT(nn.Module):
         super().__init__()
         self.vocab_size = vocab_size
         self.block_size = block_size
-        self.embedding = nn.Embedding(vocab_size, dim)
+        self.embedding = embedding(vocab_size=vocab_size, dim=dim)
         self.positions = positions(block_size=block_size, dim=dim, head_dim=dim // num_heads)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -71,12 +74,12 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Token ids [B, T] -> logits [B, T, V] of the token that follows each. A cache holds what came before."""
-        start = 0 if cache is None else cache.length
-        x = self.dropout(self.positions.add(self.embedding(tokens), start))
+        start, earlier = (0, None) if cache is None else (cache.length, cache.recent)
+        x = self.dropout(self.positions.add(self.embedding(tokens, earlier), start))
         for layer, block in enumerate(self.blocks):
             x = block(x, self.positions, start, None if cache is None else cache.layers[layer])
         if cache is not None:
-            cache.advance(tokens.shape[1])
+            cache.advance(tokens, self.embedding.context)
         return self.head(self.norm(x))
 
     def make_cache(self) -> KVCache:
@@ -135,7 +138,7 @@ class Bigram(nn.Module):
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Token ids [B, T] -> logits [B, T, V]."""
         if cache is not None:
-            cache.advance(tokens.shape[1])
+            cache.advance(tokens)
         return self.table(tokens)
 
     def make_cache(self) -> KVCache:

@@ -3,6 +3,7 @@
 Shapes: B batch, K key-value heads, T time, C head_dim.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -25,16 +26,20 @@ class LayerCache:
 
 
 class KVCache:
-    """One `LayerCache` a layer, and how many positions they hold."""
+    """One `LayerCache` a layer, how many positions they hold, and the newest token ids [B, P] where they are needed."""
 
     def __init__(self, *, num_layers: int) -> None:
         self.layers = [LayerCache() for _ in range(num_layers)]
         self.length = 0
+        self.recent: Tensor | None = None
 
-    def advance(self, count: int) -> None:
-        """Count `count` new positions, once all layers have written them."""
-        self.length += count
+    def advance(self, tokens: Tensor, keep: int = 0) -> None:
+        """Count new positions with their tokens [B, T], once all layers have written them; keep the newest tokens."""
+        self.length += tokens.shape[1]
+        if keep:
+            known = tokens if self.recent is None else torch.cat((self.recent, tokens), dim=1)
+            self.recent = known[:, -keep:]
 
     def clear(self) -> None:
         """Forget all positions; the memory stays."""
-        self.length = 0
+        self.length, self.recent = 0, None

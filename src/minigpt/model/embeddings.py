@@ -1,0 +1,63 @@
+"""How token ids become vectors. Shapes: B batch, T time, D dim, P earlier tokens."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class TokenEmbedding(nn.Embedding):
+    """One learned vector a token."""
+
+    context = 0  # how many tokens before a token its vector depends on
+
+    def __init__(self, *, vocab_size: int, dim: int) -> None:
+        super().__init__(vocab_size, dim)
+
+    def forward(self, tokens: Tensor, earlier: Tensor | None = None) -> Tensor:
+        """Token ids [B, T], and those before them [B, P] -> [B, T, D]."""
+        return super().forward(tokens)
+
+
+class NgramEmbedding(TokenEmbedding):
+    """Adds to a token's vector one for each n-gram that ends with it, found by hash (arXiv 2501.16975, section 3.2).
+
+    What follows the last two, three, four characters is looked up instead of computed: nearly free, and most of what a
+    short training learns. Different n-grams may share a row; the layers above tell them apart.
+
+    Args:
+        rows: of the table for n = 2, 3, ...; with (vocab_size + 1)^n or more, no two n-grams share one.
+        widths: of its vectors, which a matrix brings to D.
+        dropout: probability of leaving out a token's n-grams of one length while training.
+    """
+
+    def __init__(self, *, vocab_size: int, dim: int, rows: list[int], widths: list[int], dropout: float = 0.0) -> None:
+        super().__init__(vocab_size=vocab_size, dim=dim)
+        if len(rows) != len(widths):
+            raise ValueError(f"an n-gram embedding needs as many widths as rows, not {len(widths)} and {len(rows)}")
+        self.context = len(rows)
+        self.dropout = dropout
+        self.tables = nn.ModuleList(nn.Embedding(count, width) for count, width in zip(rows, widths, strict=True))
+        self.projections = nn.ModuleList(nn.Linear(width, dim, bias=False) for width in widths)
+
+    def forward(self, tokens: Tensor, earlier: Tensor | None = None) -> Tensor:
+        x = super().forward(tokens)
+        for rows, table, projection in zip(self.find_rows(tokens, earlier), self.tables, self.projections, strict=True):
+            vectors = table(rows)
+            if self.dropout and self.training:
+                vectors = vectors * F.dropout(vectors.new_ones(*rows.shape, 1), self.dropout)
+            x = x + projection(vectors)
+        return x
+
+    def find_rows(self, tokens: Tensor, earlier: Tensor | None) -> list[Tensor]:
+        """The row [B, T] of each table that belongs to the n-gram ending at each token."""
+        base = self.num_embeddings + 1  # 0 stands for what comes before the text
+        count = 0 if earlier is None else earlier.shape[1]
+        known = tokens if earlier is None else torch.cat((earlier, tokens), dim=1)
+        known = F.pad(known + 1, (self.context, 0))  # so that every token has `context` tokens before it
+        first = self.context + count
+        ngram, found = known[:, first:], []
+        for back, table in enumerate(self.tables, start=1):
+            ngram = ngram + known[:, first - back : -back] * base**back
+            size = table.num_embeddings
+            found.append(ngram if size >= base ** (back + 1) else ngram * 2_654_435_761 % 2_147_483_647 % size)
+        return found
