@@ -35,8 +35,8 @@ check: $(STAMP) ## check style
 format: $(STAMP) ## mend style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(STAMP) ## time to nanoGPT's CPU result, beside it: make bench NANOGPT_DIR=../nanoGPT
-	@$(BIN)/python benchmarks/time_to_loss.py --nanogpt "$(NANOGPT_DIR)"
+bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench NANOGPT_DIR=../nanoGPT
+	@$(BIN)/python -m benchmarks.speed --nanogpt "$(NANOGPT_DIR)"
 
 faults: $(STAMP) ## what goes wrong, done on purpose: kill -9, full disks, hostile files (15 minutes)
 	@$(BIN)/python -m benchmarks.faults

@@ -114,6 +114,13 @@ def test_generate_repeats_itself_for_a_seed(door_there):
     assert first.startswith("ALDO:") and len(first) == 5 + 80 + 1
 
 
+def test_several_samples_are_drawn_side_by_side(door_there):
+    options = ["run=latest", "prompt=ALDO:", "max_new_tokens=40", "num_samples=3"]
+    first, *samples = ok(door_there("generate.py", *options)).stdout.split("--- ")
+    assert first == "" and [s[0] for s in samples] == ["1", "2", "3"]
+    assert len(set(samples)) == 3 and all(s[2:7] == "ALDO:" and len(s) == 2 + 5 + 40 + 1 for s in samples)
+
+
 def test_generate_names_characters_that_the_model_does_not_know(door_there):
     refused = door_there("generate.py", "run=latest", "prompt='Ωmega'")
     assert refused.returncode == 2 and "'Ω'" in refused.stderr and len(refused.stderr.splitlines()) == 1

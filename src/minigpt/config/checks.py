@@ -18,7 +18,7 @@ from minigpt.config.signature import accepts, read_signature
 AT_LEAST_ONE = """
     num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
     accumulate_grad_batches val_every_n_steps log_every_n_steps every_n_steps keep_last patience max_new_tokens top_k
-    iterations val_tokens_per_batch window
+    iterations val_tokens_per_batch window num_samples
 """.split()
 RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, math.inf, False)),
@@ -30,7 +30,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "final": (0, 1, False),
     "val_fraction": (0, 0.9, True),
     "num_chars": (1000, 1e9, False),
-    "num_layers": (1, 10_000, False),
+    "num_layers": (1, 1000, False),
 }
 PRECISIONS = """
     auto 32-true 32 16-mixed bf16-mixed 16-true bf16-true 64-true 64 transformer-engine transformer-engine-float16
@@ -130,6 +130,8 @@ def check_type(path: str, value: Any, annotation: str) -> None:
 def check_value(path: str, value: Any) -> None:
     """Numbers are in their range, names among their choices."""
     name = path.rpartition(".")[2]
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{path}={value} is larger than any number of 64 bits")
     if name in RANGES and isinstance(value, int | float) and not isinstance(value, bool):
         low, high, exclusive = RANGES[name]
         if not (low < value <= high if exclusive else low <= value <= high):

@@ -24,7 +24,7 @@ def continue_run(composed: DictConfig) -> DictConfig:
         ConfigError: the run does not exist, or an option would choose another part than the run was started with.
     """
     hydra = HydraConfig.get()
-    runs_dir = Path(composed.paths.log_dir) / "runs"
+    runs_dir = Path(str(composed.paths.log_dir)) / "runs"
     if composed.resume is None:
         directory = requeued_run(runs_dir, list(hydra.overrides.task))
         if directory is None:
@@ -34,7 +34,8 @@ def continue_run(composed: DictConfig) -> DictConfig:
         raise ConfigError(f"resume={composed.resume} must be a run directory, latest or auto")
     auto = composed.resume == "auto"
     if auto:
-        directory = find_unfinished(composed.paths.run_dir, runs_dir)
+        named = composed.paths.run_dir
+        directory = find_unfinished(None if named is None else str(named), runs_dir)
         if directory is None:
             composed.resume = None
             return composed

@@ -61,6 +61,7 @@ class Generate:
     top_k: int | None  # draw from the k likeliest tokens alone
     top_p: float | None  # draw from the fewest tokens whose probabilities reach p
     seed: int
+    num_samples: int  # drawn side by side
     device: str  # auto, cpu, cuda or mps
     paths: Paths
 

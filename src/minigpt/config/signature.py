@@ -117,7 +117,7 @@ TYPES = {
     "None": (type(None),),
     "dict": (dict,),
     "list": (list,),
-    "Tensor": (),  # a configuration cannot hold one
+    **dict.fromkeys(("Tensor", "Profiler", "Strategy", "Accelerator"), ()),  # a configuration cannot hold one
 }
 
 

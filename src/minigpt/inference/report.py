@@ -56,7 +56,7 @@ def evaluate_run(trained: Trained, config: dict[str, Any]) -> float:
 
 
 def stream_text(trained: Trained, config: dict[str, Any]) -> None:
-    """Print the prompt and what the model makes of it, token by token.
+    """Print the prompt and what the model makes of it, token by token; several samples at their end, as one batch.
 
     Raises:
         ValueError: the prompt is empty or has characters that the model does not know.
@@ -65,16 +65,21 @@ def stream_text(trained: Trained, config: dict[str, Any]) -> None:
     if not config["prompt"]:
         raise ValueError("prompt is empty: give at least one character, such as prompt='ROMEO:'")
     device = next(trained.model.parameters()).device
-    prompt = torch.from_numpy(tokenizer.encode(config["prompt"]).astype("int64")).to(device)[None]
+    prompt = torch.from_numpy(tokenizer.encode(config["prompt"]).astype("int64")).to(device)
+    count = config["num_samples"]
     drawn = generate(
         trained.model,
-        prompt,
+        prompt.expand(count, -1),
         max_new_tokens=config["max_new_tokens"],
         temperature=config["temperature"],
         top_k=config["top_k"],
         top_p=config["top_p"],
         generator=torch.Generator(device).manual_seed(config["seed"]),
     )
+    if count > 1:
+        for number, sample in enumerate(torch.stack(list(drawn), dim=1).tolist(), start=1):
+            print(f"--- {number}\n{config['prompt']}{tokenizer.decode(sample)}")
+        return
     print(config["prompt"], end="", flush=True)
     for token in drawn:
         print(tokenizer.decode([token.item()]), end="", flush=True)

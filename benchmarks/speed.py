@@ -1,0 +1,278 @@
+"""`make bench`: how fast miniGPT is, beside what one would have instead, in turn on the same machine.
+
+    time to loss    experiment=fast_cpu to nanoGPT's CPU result, beside nanoGPT's own steps
+    steps           tokens per second of the same model, text and AdamW
+    lightning       what Lightning, logging, W&B and the progress bar add to a step
+    generation      tokens per second with the key-value cache and without
+    data path       tokens per second of the stream, and its memory with a long text
+    start           seconds from the command to the first step
+
+The measure is a plain loop of the project's own that does what nanoGPT does (`benchmarks/plain.py`), and nanoGPT itself
+where NANOGPT_DIR names a checkout whose Shakespeare data is prepared. Ratios are taken within one sitting.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from benchmarks.plain import nanogpt_steps, steps
+
+from minigpt.data.blocks import ShuffledBlocks
+from minigpt.data.corpus import find_text, open_corpus
+from minigpt.data.datamodule import TrainStream
+from minigpt.inference.load import build_model
+from minigpt.inference.sampling import generate
+from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.gpt import GPT
+from minigpt.model.mlp import ReLU2MLP
+from minigpt.model.norms import RMSNorm
+from minigpt.model.positions import RotaryPositions
+from minigpt.runs.summary import git_commit, read_summary
+from minigpt.training.optimizers import Muon, parameter_groups
+
+ROOT = Path(__file__).parents[1]
+NANOGPT = """
+    config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=1 --eval_interval=100000 --log_interval=1
+    --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --lr_decay_iters=2000 --dropout=0.0
+    --always_save_checkpoint=False
+""".split()
+NANOGPT_STEPS = 2000  # of its CPU recipe, which ends at an exact 1.89
+GOAL = 1.89
+
+
+def text() -> Any:
+    """Tiny Shakespeare's tokens."""
+    data_dir = os.environ.get("MINIGPT_DATA_DIR", str(ROOT / "data"))
+    return open_corpus(find_text("tinyshakespeare/input.txt", data_dir), Path(data_dir) / "cache", 0.1)
+
+
+def train(folder: Path, *options: str) -> dict[str, Any]:
+    """One run of src/train.py; its summary, and the seconds of the whole program."""
+    directory = folder / f"run-{time.monotonic_ns()}"
+    command = [sys.executable, ROOT / "src/train.py", f"paths.run_dir={directory}", f"paths.log_dir={folder}", *options]
+    begin = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"WANDB_MODE": "offline"})
+    wall = time.perf_counter() - begin
+    return (read_summary(directory) or {}) | {"whole_program_s": wall, "directory": directory}
+
+
+def nanogpt_step(checkout: Path, folder: Path, count: int) -> float:
+    """Median seconds of a step of nanoGPT itself."""
+    command = [sys.executable, "train.py", *NANOGPT, f"--max_iters={count}", f"--out_dir={folder / 'nanogpt'}"]
+    done = subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True)
+    return statistics.median(float(ms) / 1000 for ms in re.findall(r"iter [1-9]\d*: .*, time ([\d.]+)ms", done.stdout))
+
+
+def measure_time_to_loss(folder: Path, checkout: Path | None, seeds: int) -> dict[str, Any]:
+    """Seconds of training that experiment=fast_cpu takes to its loss, and nanoGPT's 2,000 steps, in turn."""
+    corpus, rows = text(), []
+    for seed in range(1, seeds + 1):
+        run = train(folder, "experiment=fast_cpu", f"seed={seed}")
+        loop = nanogpt_steps(corpus.train, corpus.tokenizer.vocab_size)
+        plain = statistics.median(itertools.islice(loop, 100)) * NANOGPT_STEPS
+        row = {name: run[name] for name in ("val_loss", "train_s", "whole_program_s", "parameters", "steps")}
+        row |= {"seed": seed, "plain_s": plain, "times_plain": plain / run["train_s"]}
+        if checkout is not None:
+            theirs = nanogpt_step(checkout, folder, 100) * NANOGPT_STEPS
+            row |= {"nanogpt_s": theirs, "times_nanogpt": theirs / run["train_s"]}
+        rows.append(row)
+        print(row, flush=True)
+    return {"goal": GOAL, "reached": sum(row["val_loss"] <= GOAL for row in rows), "runs": rows} | middle(rows)
+
+
+def measure_steps(folder: Path, checkout: Path | None, repeats: int) -> dict[str, Any]:
+    """Tokens per second of nanoGPT's CPU model with AdamW, everything a run does included, beside the plain loop."""
+    corpus, rows = text(), []
+    for _ in range(repeats):
+        loop = nanogpt_steps(corpus.train, corpus.tokenizer.vocab_size)
+        plain = statistics.median(itertools.islice(loop, 150))
+        options = ["experiment=nanogpt_cpu", "precision=auto", "trainer.max_steps=300", "trainer.val_every_n_steps=300"]
+        run = train(folder, *options)
+        row = {"tokens_per_s": run["tokens_per_s"], "plain_tokens_per_s": 12 * 64 / plain}
+        row["times_plain"] = row["tokens_per_s"] / row["plain_tokens_per_s"]
+        if checkout is not None:
+            row["nanogpt_tokens_per_s"] = 12 * 64 / nanogpt_step(checkout, folder, 150)
+            row["times_nanogpt"] = row["tokens_per_s"] / row["nanogpt_tokens_per_s"]
+        rows.append(row)
+        print(row, flush=True)
+    return {"runs": rows} | middle(rows)
+
+
+def measure_generation(new_tokens: int, repeats: int) -> dict[str, Any]:
+    """Tokens per second of model=small at batch 1: with the cache, and each token from the whole context again."""
+    torch.manual_seed(1)
+    model = GPT(
+        vocab_size=65, block_size=256, num_layers=6, num_heads=6, dim=384, mlp=ReLU2MLP, norm=RMSNorm,
+        attention=partial(CausalSelfAttention, qk_norm=True), positions=RotaryPositions,
+    ).eval()  # fmt: skip
+    rows = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        prompt = torch.zeros(1, 1, dtype=torch.long)
+        generator = torch.Generator().manual_seed(1)
+        count = sum(1 for _ in generate(model, prompt, max_new_tokens=new_tokens, generator=generator))
+        cached = count / (time.perf_counter() - begin)
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(new_tokens):
+                logits = model(prompt[:, -256:])[:, -1]
+                prompt = torch.cat((prompt, torch.multinomial(torch.softmax(logits, -1), 1)), dim=1)
+        again = new_tokens / (time.perf_counter() - begin)
+        rows.append({"tokens_per_s": cached, "recomputed_tokens_per_s": again, "times": cached / again})
+        print(rows[-1], flush=True)
+    return {"new_tokens": new_tokens, "runs": rows} | middle(rows)
+
+
+STREAM = """
+import resource, sys, time
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from minigpt.data.corpus import open_corpus
+path = Path(sys.argv[1])
+corpus = open_corpus(path, path.parent / "cache", 0.1)
+blocks = ShuffledBlocks(num_tokens=len(corpus.train), block_size=64, seed=1)
+how = dict(batch_size=24, micro_batches=1, rank=0, world_size=1, first_step=0, last_step=2000)
+begin = time.perf_counter()
+for _ in TrainStream(corpus.train, blocks, **how):
+    pass
+anonymous = int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1])
+print(2000 * 24 * 64 / (time.perf_counter() - begin), anonymous / 1024)
+"""
+
+
+def measure_data_path(folder: Path, megabytes: list[int]) -> dict[str, Any]:
+    """Tokens per second of the stream of batches, and its own memory [MiB], for texts of several sizes.
+
+    Memory is what the process holds itself; pages of the mapped file belong to the system and are given back.
+    """
+    piece, rows = find_text("tinyshakespeare/input.txt", str(ROOT / "data")).read_bytes(), []
+    for size in megabytes:
+        path = folder / f"text-{size}.txt"
+        with path.open("wb") as file:
+            for _ in range(size):
+                file.write(piece[: 1 << 20])
+        command = [sys.executable, "-c", STREAM, path, ROOT / "src"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        speed, memory = map(float, done.stdout.split())
+        rows.append({"megabytes": size, "tokens_per_s": speed, "memory_mib": memory})
+        print(rows[-1], flush=True)
+        for left in [path, *folder.glob("cache/*")]:
+            left.unlink()
+    return {"runs": rows, "tokens_per_s": rows[0]["tokens_per_s"]}
+
+
+def measure_start(folder: Path, repeats: int) -> dict[str, Any]:
+    """Seconds from the command to the end of the first step, everything at its default."""
+    seconds = []
+    for number in range(repeats):
+        directory = folder / f"start-{number}"
+        command = [sys.executable, ROOT / "src/train.py", "trainer.log_every_n_steps=1", f"paths.run_dir={directory}"]
+        begin = time.perf_counter()
+        environment = os.environ | {"WANDB_MODE": "offline"}
+        with subprocess.Popen([*command, f"paths.log_dir={folder}"], cwd=ROOT, stdout=-3, env=environment) as process:
+            while not (directory / "metrics.csv").is_file() and process.poll() is None:
+                time.sleep(0.005)
+            seconds.append(time.perf_counter() - begin)
+            process.kill()
+        print(f"start {seconds[-1]:.2f} s", flush=True)
+    return {"seconds": statistics.median(seconds), "runs": seconds}
+
+
+def measure_lightning(folder: Path, repeats: int, count: int = 120) -> dict[str, Any]:
+    """Milliseconds of a step of the default run, all that it does included, and of a bare loop with the same model.
+
+    Medians of windows of ten steps, so that a logged step is in each; the two in turn.
+    """
+    corpus, rows = text(), []
+    for _ in range(repeats):
+        run = train(folder, f"trainer.max_steps={count}", f"trainer.val_every_n_steps={count}")
+        with (run["directory"] / "metrics.csv").open() as file:
+            windows = [float(row["throughput/step_ms"]) for row in csv.DictReader(file) if row["throughput/step_ms"]]
+        config = yaml.safe_load((run["directory"] / "config.yaml").read_text())
+        torch.manual_seed(1)
+        model = build_model(config["model"])(vocab_size=corpus.tokenizer.vocab_size)
+        options = {k: v for k, v in config["optimizer"].items() if not k.startswith("_")}
+        optimizer = Muon(parameter_groups(model), **options)
+        optimizer.low_precision = True
+        size = {name: config["data"][name] for name in ("block_size", "batch_size")}
+        blocks = ShuffledBlocks(num_tokens=len(corpus.train), block_size=size["block_size"], seed=1)
+        stream = TrainStream(
+            corpus.train, blocks, batch_size=size["batch_size"], micro_batches=1, rank=0, world_size=1,
+            first_step=0, last_step=count,
+        )  # fmt: skip
+        seconds = list(itertools.islice(steps(model, optimizer, stream, bf16=True), count))
+        bare = [100 * sum(seconds[n : n + 10]) for n in range(0, count, 10)]
+        row = {"step_ms": statistics.median(windows[1:]), "bare_step_ms": statistics.median(bare[1:])}
+        row["overhead"] = row["step_ms"] / row["bare_step_ms"] - 1
+        rows.append(row)
+        print(row, flush=True)
+    return {"runs": rows} | middle(rows)
+
+
+def middle(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The median of each figure."""
+    return {k: statistics.median(row[k] for row in rows) for k in rows[0] if k != "seed"}
+
+
+def processor() -> str:
+    """The processor's name and how many of it this process may use."""
+    lines = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = re.findall(r"model name\s*: (.*)", lines)
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nanogpt", default="", help="a checkout of karpathy/nanoGPT")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--megabytes", type=int, nargs="*", default=[1, 200])
+    parser.add_argument("--only", nargs="*", help="time_to_loss, steps, lightning, generation, data_path, start")
+    arguments = parser.parse_args()
+    checkout = Path(arguments.nanogpt).absolute() if arguments.nanogpt else None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        measures = {
+            "time_to_loss": partial(measure_time_to_loss, folder, checkout, arguments.seeds),
+            "steps": partial(measure_steps, folder, checkout, arguments.repeats),
+            "lightning": partial(measure_lightning, folder, arguments.repeats),
+            "generation": partial(measure_generation, 1000, arguments.repeats),
+            "data_path": partial(measure_data_path, folder, arguments.megabytes),
+            "start": partial(measure_start, folder, arguments.repeats),
+        }
+        found = {name: measure() for name, measure in measures.items() if name in (arguments.only or measures)}
+    report = {
+        "date": date.today().isoformat(),
+        "machine": processor(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": git_commit(),
+        **found,
+    }
+    for name, figures in found.items():
+        shown = {k: round(v, 3) for k, v in figures.items() if isinstance(v, int | float)}
+        print(f"{name:14} " + "  ".join(f"{k} {v:,}" for k, v in shown.items()))
+    if not arguments.only:
+        path = ROOT / "benchmarks/results" / f"speed_{report['date']}.json"
+        path.write_text(json.dumps(report, indent=2, default=str) + "\n")
+        print(f"written to {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
