@@ -71,6 +71,15 @@ def test_links_lead_somewhere(page):
         assert ((ROOT / page).parent / link).exists(), link
 
 
+def test_the_faults_are_the_measured_ones():
+    (source,) = re.findall(r"<!-- faults: (\S+) -->", README)
+    rows = json.loads((ROOT / source).read_text())["rows"]
+    assert all(row["holds"] for row in rows) and f"Some of its {len(rows)} rows" in README
+    measured = {tuple(f"{r[who]['good']} / {r[who]['of']}" for who in ("ours", "stock")) for r in rows}
+    shown = re.findall(r"\| (\d+ / \d+) \| (\d+ / \d+) \|", README.split(source)[-1])
+    assert len(shown) >= 6 and set(shown) <= measured
+
+
 def test_the_figures_are_the_measured_ones():
     (source,) = re.findall(r"<!-- figures: (\S+) -->", README)
     report = json.loads((ROOT / source).read_text())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from hydra.core.plugins import Plugins
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "src" / "train.py"
 NOBODY = 65534
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # another file system than the disk
 # A tiny run with all that resuming must repeat: dropout, accumulated micro-batches, validations between checkpoints.
 TINY = "debug=fast precision=32-true trainer.log_every_n_steps=1 model.dropout=0.1 data.batch_size=8".split()
 TINY += "trainer.accumulate_grad_batches=2 trainer.val_every_n_steps=7 callbacks.checkpoints.every_n_steps=2".split()
@@ -86,9 +88,7 @@ class Process:
         environment: Mapping[str, str | None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        handles = [
-            tempfile.mkstemp(prefix="faults-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) for _ in "oe"
-        ]
+        handles = [tempfile.mkstemp(prefix="faults-", dir=MEMORY) for _ in ("output", "errors")]
         self.files = [Path(name) for _, name in handles]
         self.begun = time.monotonic()
         sys.stdout.flush()
@@ -102,25 +102,9 @@ class Process:
                 os.setpgid(0, 0)
                 os.chdir(folder)
                 if user is not None and os.getuid() == 0:
-                    # Nobody may not be allowed to read the libraries: have a run import them all before.
-                    with tempfile.TemporaryDirectory() as warm:
-                        self.work(
-                            TRAIN,
-                            [*TINY, "trainer.max_steps=2", f"paths.run_dir={warm}/run"],
-                            None,
-                            {"MINIGPT_DATA_DIR": warm},
-                        )
-                    for stream in (1, 2):
-                        os.ftruncate(stream, 0)
-                        os.lseek(stream, 0, os.SEEK_SET)
-                    self.begun = time.monotonic()
-                    os.setgroups([])
-                    os.setgid(user)
-                    os.setuid(user)
-                code = self.work(script, [str(o) for o in options], before, environment or {})
+                    become(user)
+                code = work(script, [str(o) for o in options], before, environment or {})
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
@@ -128,29 +112,6 @@ class Process:
                 os._exit(code)
         for handle, _ in handles:
             os.close(handle)
-
-    @staticmethod
-    def work(
-        script: Path, options: list[str], before: Callable[[], None] | None, environment: Mapping[str, str | None]
-    ) -> int:
-        """What the forked process does."""
-        sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for name, value in ({"MINIGPT_DATA_DIR": "data", "WANDB_MODE": "offline"} | dict(environment)).items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-        tempfile.tempdir = None
-        sys.argv = [str(script), *options]
-        sys.path.insert(0, str(script.parent))
-        if before is not None:
-            before()
-        try:
-            runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        return 0
 
     def wait(self, timeout: float = 120.0) -> Ended:
         """Its end; it is killed when that does not come."""
@@ -185,6 +146,42 @@ class Process:
                 return bool(condition())
             time.sleep(0.002)
         return False
+
+
+def work(
+    script: Path, options: list[str], before: Callable[[], None] | None, environment: Mapping[str, str | None]
+) -> int:
+    """What a forked process does; its exit code."""
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name, value in ({"MINIGPT_DATA_DIR": "data", "WANDB_MODE": "offline"} | dict(environment)).items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    tempfile.tempdir = None  # look at TMPDIR again
+    sys.argv = [str(script), *options]
+    sys.path.insert(0, str(script.parent))
+    if before is not None:
+        before()
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def become(user: int) -> None:
+    """Give up all rights, after a run that imports everything: that user may not be allowed to read the libraries."""
+    with tempfile.TemporaryDirectory() as warm:
+        options = [*TINY, "trainer.max_steps=2", f"paths.run_dir={warm}/run"]
+        work(TRAIN, options, None, {"MINIGPT_DATA_DIR": warm})
+    for stream in (1, 2):
+        os.ftruncate(stream, 0)
+        os.lseek(stream, 0, os.SEEK_SET)
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
 
 
 def run(options: Iterable[str], folder: Path, **how: Any) -> Ended:
@@ -260,8 +257,7 @@ def same_run(one: Path, two: Path) -> str:
 
 def other_disk(folder: Path) -> Path:
     """A folder on another file system than `folder`, where there is one; `folder` itself otherwise."""
-    memory = Path("/dev/shm")
-    return memory / folder.name if memory.is_dir() and os.access(memory, os.W_OK) else folder
+    return folder if MEMORY is None else Path(MEMORY) / folder.name
 
 
 @contextlib.contextmanager
