@@ -139,10 +139,12 @@ def measure_generation(new_tokens: int, repeats: int) -> dict[str, Any]:
 
 
 STREAM = """
-import resource, sys, time
+import sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
+from minigpt.data.blocks import ShuffledBlocks
 from minigpt.data.corpus import open_corpus
+from minigpt.data.datamodule import TrainStream
 path = Path(sys.argv[1])
 corpus = open_corpus(path, path.parent / "cache", 0.1)
 blocks = ShuffledBlocks(num_tokens=len(corpus.train), block_size=64, seed=1)
@@ -268,10 +270,10 @@ def main() -> None:
     for name, figures in found.items():
         shown = {k: round(v, 3) for k, v in figures.items() if isinstance(v, int | float)}
         print(f"{name:14} " + "  ".join(f"{k} {v:,}" for k, v in shown.items()))
-    if not arguments.only:
-        path = ROOT / "benchmarks/results" / f"speed_{report['date']}.json"
-        path.write_text(json.dumps(report, indent=2, default=str) + "\n")
-        print(f"written to {path.relative_to(ROOT)}")
+    path = ROOT / "benchmarks/results" / f"speed_{report['date']}.json"
+    earlier = json.loads(path.read_text()) if arguments.only and path.is_file() else {}  # of the same day
+    path.write_text(json.dumps(earlier | report, indent=2, default=str) + "\n")
+    print(f"written to {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
