@@ -80,6 +80,15 @@ def test_the_faults_are_the_measured_ones():
     assert len(shown) >= 6 and set(shown) <= measured
 
 
+def test_the_speed_is_the_measured_one():
+    (source,) = re.findall(r"<!-- speed: (\S+) -->", README)
+    found = json.loads((ROOT / source).read_text())["time_to_loss"]
+    said = README.split(source)[1].split("Measured in turn")[0]
+    for text in (f"{found['train_s']:.1f} s", f"at {found['val_loss']:.2f}", f"{found['nanogpt_s']:.0f} s"):
+        assert text in said
+    assert f"{found['times_nanogpt']:.0f} times" in said and found["reached"] == len(found["runs"])
+
+
 def test_the_figures_are_the_measured_ones():
     (source,) = re.findall(r"<!-- figures: (\S+) -->", README)
     report = json.loads((ROOT / source).read_text())
