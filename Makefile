@@ -38,7 +38,7 @@ format: $(STAMP) ## mend style
 bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench NANOGPT_DIR=../nanoGPT
 	@$(BIN)/python -m benchmarks.speed --nanogpt "$(NANOGPT_DIR)"
 
-faults: $(STAMP) ## what goes wrong, done on purpose: kill -9, full disks, hostile files (15 minutes)
+faults: $(STAMP) ## what goes wrong, done on purpose: kill -9, full disks, hostile files (10 minutes)
 	@$(BIN)/python -m benchmarks.faults
 
 audit: $(TOOLS)/.installed ## look the pinned versions up in the advisory database (needs a network)

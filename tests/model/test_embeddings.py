@@ -49,9 +49,9 @@ def test_in_two_pieces_as_in_one(split):
 def test_dropout_leaves_out_n_grams_and_never_the_token():
     module = embedding(dropout=0.5).train()
     token = torch.nn.functional.embedding(torch.tensor([[1, 2]]), module.weight)
-    drawn = torch.stack([module(torch.tensor([[1, 2]])) for _ in range(200)])
+    drawn = torch.stack([module(torch.tensor([[1, 2]])) for _ in range(4000)])
     assert (drawn == token).all(-1).any(), "now and then all n-grams are left out"
-    torch.testing.assert_close(drawn.mean(0), module.eval()(torch.tensor([[1, 2]])), atol=0.5, rtol=0.2)
+    torch.testing.assert_close(drawn.mean(0), module.eval()(torch.tensor([[1, 2]])), atol=0.08, rtol=0)
 
 
 def test_generation_with_the_cache_is_the_same_as_without():
