@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.context import Context
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import LayerCache
 from minigpt.model.mlp import MLP, ReLU2MLP, SwiGLU
@@ -27,9 +28,8 @@ every_position = pytest.mark.parametrize("positions", POSITIONS.values(), ids=PO
 
 
 def make(attention, positions, **options):
-    return attention(dim=D, num_heads=H, block_size=T, **options).eval(), positions(
-        block_size=T, dim=D, head_dim=D // H
-    )
+    scheme = positions(block_size=T, dim=D, head_dim=D // H)
+    return attention(dim=D, num_heads=H, block_size=T, **options).eval(), Context(scheme)
 
 
 def make_gpt(attention=ATTENTIONS["qk_norm"], positions=RotaryPositions, mlp=ReLU2MLP, norm=RMSNorm, **options):
@@ -41,10 +41,10 @@ def make_gpt(attention=ATTENTIONS["qk_norm"], positions=RotaryPositions, mlp=ReL
 @every_attention
 @every_position
 def test_output_depends_on_the_past_alone(attention, positions):
-    layer, scheme = make(attention, positions)
+    layer, context = make(attention, positions)
     x = torch.randn(1, T, D, requires_grad=True)
     for position in (0, 5, T - 1):
-        (gradient,) = torch.autograd.grad(layer(x, scheme)[0, position].square().sum(), x)
+        (gradient,) = torch.autograd.grad(layer(x, context)[0, position].square().sum(), x)
         reach = gradient[0].abs().sum(dim=1)
         assert reach[position + 1 :].eq(0).all(), f"position {position} sees the future"
         assert reach[: position + 1].gt(0).all(), f"position {position} does not see all of the past"
@@ -53,40 +53,40 @@ def test_output_depends_on_the_past_alone(attention, positions):
 @every_attention
 @every_position
 def test_fused_equals_written_out(attention, positions):
-    layer, scheme = make(attention, positions)
+    layer, context = make(attention, positions)
     x = torch.randn(3, T, D)
-    q, k, v = layer.project(x, scheme)
-    written, weights = layer.attend(q, k, v)
-    torch.testing.assert_close(layer.attend_fused(q, k, v), written, atol=1e-5, rtol=1e-5)
+    q, k, v = layer.project(x, context)
+    written, weights = layer.attend(q, k, v, context)
+    torch.testing.assert_close(layer.attend_fused(q, k, v, context), written, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, H, T))
-    assert layer.weights(x, scheme).triu(1).eq(0).all()
+    assert layer.weights(x, context).triu(1).eq(0).all()
 
 
 @pytest.mark.parametrize("fused", [True, False])
 @every_attention
 def test_cache_equals_reading_all_at_once(attention, fused):
-    layer, scheme = make(attention, RotaryPositions, fused=fused)
+    layer, context = make(attention, RotaryPositions, fused=fused)
     x = torch.randn(2, T, D)
     cache = LayerCache()
-    pieces = [layer(x[:, a:b], scheme, start=a, cache=cache) for a, b in ((0, 5), (5, 6), (6, 9), (9, T))]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), layer(x, scheme), atol=1e-5, rtol=1e-5)
+    pieces = [layer(x[:, a:b], Context(context.positions, start=a), cache) for a, b in ((0, 5), (5, 6), (6, 9), (9, T))]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), layer(x, context), atol=1e-5, rtol=1e-5)
 
 
 def test_attention_equals_a_hand_worked_average():
-    layer, scheme = make(ATTENTIONS["causal"], Positions)
+    layer, context = make(ATTENTIONS["causal"], Positions)
     with torch.no_grad():  # no scores and values = input: each position is the mean of its past
         layer.query_key_value.weight.copy_(torch.cat((torch.zeros(2 * D, D), torch.eye(D))))
         layer.projection.weight.copy_(torch.eye(D))
     x = torch.randn(1, T, D)
     means = x.cumsum(dim=1) / torch.arange(1, T + 1)[:, None]
-    torch.testing.assert_close(layer(x, scheme), means, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer(x, context), means, atol=1e-5, rtol=1e-5)
 
 
 def test_scores_are_divided_by_the_root_of_head_dim():
-    layer, _ = make(ATTENTIONS["causal"], Positions)
+    layer, context = make(ATTENTIONS["causal"], Positions)
     q, k, v = torch.randn(3, 1, H, T, D // H).unbind()
     scores = (q @ k.mT / (D // H) ** 0.5).masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
-    torch.testing.assert_close(layer.attend(q, k, v)[1], scores.softmax(-1))
+    torch.testing.assert_close(layer.attend(q, k, v, context)[1], scores.softmax(-1))
 
 
 def test_rotary_scores_depend_on_distance_alone():

@@ -109,6 +109,7 @@ def supplied(path: str) -> Mapping[str, str]:
     return {
         "model": {"vocab_size": "the text"},
         "model.attention": parts_of_model,
+        "model.block": dict.fromkeys(("attention", "mlp", "norm", "dropout"), "the model"),
         "model.embedding": {"dim": "the model", "vocab_size": "the text"},
         "model.mlp": {"dim": "the model"},
         "model.norm": {"dim": "the model"},

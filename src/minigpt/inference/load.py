@@ -2,7 +2,9 @@
 
 import functools
 import json
+import pkgutil
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,15 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from minigpt import model as models
 from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
-from minigpt.model import attention, embeddings, gpt, mlp, norms, positions
 from minigpt.model.size import build_within_memory
 from minigpt.runs.checkpoints import load_checkpoint
 from minigpt.runs.directory import find_checkpoint
 
 
-def classes_of(*modules: ModuleType) -> dict[str, type]:
-    """The classes that modules define, by their full name."""
+def classes_of(package: ModuleType) -> dict[str, type]:
+    """The classes that the modules of a package define, by their full name."""
+    modules = [import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
     return {
         f"{c.__module__}.{c.__qualname__}": c
         for module in modules
@@ -29,7 +32,7 @@ def classes_of(*modules: ModuleType) -> dict[str, type]:
     }
 
 
-PARTS = classes_of(gpt, attention, embeddings, mlp, norms, positions)
+PARTS = classes_of(models)
 
 
 @dataclass(frozen=True)

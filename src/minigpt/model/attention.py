@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minigpt.model.context import Context
+from minigpt.model.dropout import dropout
 from minigpt.model.kv_cache import LayerCache
 from minigpt.model.norms import rms_norm
-from minigpt.model.positions import Positions
 
 
 class CausalSelfAttention(nn.Module):
@@ -60,38 +61,37 @@ class CausalSelfAttention(nn.Module):
         self.query_key_value = nn.Linear(dim, (self.num_heads + 2 * self.num_kv_heads) * self.head_dim, bias=bias)
         self.projection = nn.Linear(self.num_heads * self.head_dim, dim, bias=bias)
         self.register_buffer("mask", self.make_mask(block_size), persistent=False)
+        self.is_plain = type(self).make_mask is CausalSelfAttention.make_mask
 
     def make_mask(self, block_size: int) -> Tensor:
-        """What is added to the scores [T, S]: 0 where a query may look, -inf where it may not."""
+        """What is added to the scores, [T, S] or [H, T, S]: 0 where a query may look, -inf where it may not."""
         return torch.full((block_size, block_size), -math.inf).triu(diagonal=1)
 
-    def forward(self, x: Tensor, positions: Positions, start: int = 0, cache: LayerCache | None = None) -> Tensor:
-        """x [B, T, D] at the positions start .. start + T - 1 -> [B, T, D]."""
-        q, k, v = self.project(x, positions, start, cache)
+    def forward(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
+        """x [B, T, D] at the positions context.start and on -> [B, T, D]."""
+        q, k, v = self.project(x, context, cache)
         fused = x.device.type != "cpu" if self.fused is None else self.fused
-        out = self.attend_fused(q, k, v) if fused else self.attend(q, k, v)[0]
+        out = self.attend_fused(q, k, v, context) if fused else self.attend(q, k, v, context)[0]
         return self.projection(out.transpose(1, 2).flatten(2))
 
-    def weights(self, x: Tensor, positions: Positions) -> Tensor:
+    def weights(self, x: Tensor, context: Context) -> Tensor:
         """The attention weights [B, H, T, S] that `forward` applies to x [B, T, D]."""
-        return self.attend(*self.project(x, positions))[1]
+        return self.attend(*self.project(x, context), context)[1]
 
-    def project(
-        self, x: Tensor, positions: Positions, start: int = 0, cache: LayerCache | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, H, T, C], keys and values [B, K, S, C]; with a cache, S counts the cached positions too."""
         heads = self.query_key_value(x).unflatten(-1, (-1, self.head_dim))  # [B, T, H + 2K, C]
         qk, v = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
         if self.qk_norm:
             qk = rms_norm(qk)
-        qk = positions.rotate(qk, start)
+        qk = context.positions.rotate(qk, context.start)
         q, k = qk.transpose(1, 2).split((self.num_heads, self.num_kv_heads), dim=1)
         v = v.transpose(1, 2)
         if cache is not None:
-            k, v = cache.extend(k, v, start, self.block_size)
+            k, v = cache.extend(k, v, context.start, self.block_size)
         return q, k, v
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """softmax(q k^T / sqrt(C) + mask) v, written out: the result [B, H, T, C] and the weights [B, H, T, S].
 
         On a CPU two batched products are about twice as fast as the fused kernel at T <= 256 (docs/notebook.md).
@@ -100,23 +100,26 @@ class CausalSelfAttention(nn.Module):
             group = self.num_heads // self.num_kv_heads
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         scores = (q / math.sqrt(self.head_dim)) @ k.transpose(-2, -1)  # [B, H, T, S]
-        weights = torch.softmax(scores + self.visible(q, k).to(scores.dtype), dim=-1)
-        return F.dropout(weights, self.dropout, self.training) @ v, weights
+        weights = torch.softmax(scores + self.visible(q, k, context).to(scores.dtype), dim=-1)
+        return dropout(weights, self.dropout, self.training) @ v, weights
 
-    def attend_fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend_fused(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """The same as `attend` by torch's fused kernel, which never holds the weights in memory."""
-        square = q.shape[2] == k.shape[2]
+        # The kernel is fastest when it is only told that attention is causal, without a mask to read.
+        causal = self.is_plain and context.positions.bias is None and q.shape[2] == k.shape[2]
         return F.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=None if square else self.visible(q, k).to(q.dtype),
-            is_causal=square,
+            attn_mask=None if causal else self.visible(q, k, context).to(q.dtype),
+            is_causal=causal,
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=self.num_kv_heads != self.num_heads,
         )
 
-    def visible(self, q: Tensor, k: Tensor) -> Tensor:
-        """The mask's rows of the newest T positions and its columns of the S known ones."""
+    def visible(self, q: Tensor, k: Tensor, context: Context) -> Tensor:
+        """What is added to the scores of the newest T positions with the S known ones, [T, S] or [H, T, S]."""
         end = k.shape[2]
-        return self.mask[end - q.shape[2] : end, :end]
+        rows, bias = slice(end - q.shape[2], end), context.positions.bias
+        mask = self.mask[..., rows, :end]
+        return mask if bias is None else mask + bias[:, rows, :end]

@@ -27,6 +27,13 @@ class MLP(nn.Module):
         return self.down(self.activation(self.up(x)))
 
 
+class ReLUMLP(MLP):
+    """down(ReLU(up(x))) (arXiv 1706.03762, equation 2)."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
 class ReLU2MLP(MLP):
     """Squared ReLU: as good as gated units at this size, and cheaper (Primer, arXiv 2109.08668)."""
 
@@ -48,3 +55,13 @@ class SwiGLU(nn.Module):
         """x [B, T, D] -> [B, T, D]."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
+
+
+class NoMLP(nn.Module):
+    """No feed-forward layer: x as it is."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x

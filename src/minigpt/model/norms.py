@@ -33,6 +33,16 @@ class RMSNorm(nn.Module):
         return x if self.gain is None else x * self.gain
 
 
+class NoNorm(nn.Module):
+    """x as it is."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """x / sqrt(mean(x^2)) over the last dimension. On a CPU twice as fast as torch's own, which compiles as well."""
     return x * torch.rsqrt((x * x).mean(dim=-1, keepdim=True) + eps)

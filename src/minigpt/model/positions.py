@@ -1,7 +1,7 @@
 """How a model knows where a token stands.
 
-A position scheme may act in two places: it may add to the token embeddings, and it may turn the queries and keys.
-`Positions` does neither; a scheme overrides the one it needs.
+A position scheme may act in three places: it may add to the token embeddings, turn the queries and keys, or add to the
+attention scores. `Positions` does none of it; a scheme overrides what it needs.
 
 Shapes: B batch, T time, D dim, N heads (of queries and keys together), C head_dim.
 """
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 class Positions(nn.Module):
     """No positions at all: causal attention alone must tell the order (arXiv 2203.16634)."""
+
+    bias: Tensor | None = None  # what is added to the scores of each head [H, block_size, block_size]
 
     def __init__(self, *, block_size: int, dim: int, head_dim: int) -> None:
         super().__init__()
