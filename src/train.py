@@ -23,6 +23,7 @@ def main(config: dict[str, Any]) -> float | None:
         model,
         optimizer=build(config["optimizer"]),
         scheduler=build(config["scheduler"]),
+        objective=build(config["objective"]),
         seed=config["seed"],
         compile=config["compile"],
         description=describe(config, data, trainer.precision),

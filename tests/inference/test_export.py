@@ -29,6 +29,7 @@ def checkpoint(tmp_path):
     named = {k: {"_target_": f"{v.__module__}.{v.__name__}", "_partial_": True} for k, v in PARTS.items()}
     description = {
         "model": {"_target_": "minigpt.model.gpt.GPT", "_partial_": True, **SIZES, **named},
+        "objective": {"_target_": "minigpt.model.objectives.NextToken"},
         "tokenizer": tokenizer.state(),
         "precision": "32-true",
         "text": {"path": "x.txt", "sha256": "0", "val_fraction": 0.1, "val_batch_size": 4, "block_size": 8},

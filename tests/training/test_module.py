@@ -16,6 +16,7 @@ from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.gpt import GPT
 from minigpt.model.mlp import MLP, ReLU2MLP
 from minigpt.model.norms import LayerNorm, RMSNorm
+from minigpt.model.objectives import NextToken
 from minigpt.model.positions import LearnedPositions, RotaryPositions
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.module import LanguageModel
@@ -60,7 +61,7 @@ def train(
         num_chars=4000, text_seed=1, data_dir=str(tmp_path), block_size=16, batch_size=batch_size, seed=1
     )
     model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, dropout=dropout, **SIZES, **parts)
-    module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, seed=1)
+    module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, objective=NextToken(), seed=1)
     record = Record()
     options = {
         "devices": 1,
@@ -181,5 +182,5 @@ def test_compiled_names_stay(tmp_path):
     data = PocketDataModule(num_chars=2000, text_seed=1, data_dir=str(tmp_path), block_size=16, batch_size=4, seed=1)
     model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, **SIZES, **MODERN)
     names = list(model.state_dict())
-    LanguageModel(model, optimizer=MUON, scheduler=SCHEDULE, seed=1, compile=True)
+    LanguageModel(model, optimizer=MUON, scheduler=SCHEDULE, objective=NextToken(), seed=1, compile=True)
     assert list(model.state_dict()) == names

@@ -26,7 +26,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys("weight_decay temperature warmup_steps text_seed".split(), (0, math.inf, False)),
     "seed": (0, 2**63 - 1, False),
     **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
-    **dict.fromkeys("dropout momentum".split(), (0, 0.9999, False)),
+    **dict.fromkeys("dropout momentum label_smoothing".split(), (0, 0.9999, False)),
     "final": (0, 1, False),
     "val_fraction": (0, 0.9, True),
     "num_chars": (1000, 1e9, False),
@@ -149,7 +149,7 @@ def check_value(path: str, value: Any) -> None:
 def check_together(config: Mapping[str, Any]) -> None:
     """Options that must fit each other."""
     model, data, trainer = config["model"], config["data"], config["trainer"]
-    for group, node in (("model", model), ("data", data), ("trainer", trainer)):
+    for group, node in (("model", model), ("objective", config["objective"]), ("data", data), ("trainer", trainer)):
         if "_target_" not in node:
             raise ConfigError(f"{group} has no _target_: choose one with {group}=...")
     for group in ("callbacks", "logger"):

@@ -30,6 +30,7 @@ class Train:
     resume: str | None  # a run directory, latest, or auto: go on where that run stopped
     resume_anyway: bool  # even when its fingerprint is another
     model: dict[str, Any]
+    objective: dict[str, Any]
     data: dict[str, Any]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]

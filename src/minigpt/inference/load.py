@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minigpt import model as models
 from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
+from minigpt.model.objectives import NextToken
 from minigpt.model.size import build_within_memory
 from minigpt.runs.checkpoints import load_checkpoint
 from minigpt.runs.directory import find_checkpoint
@@ -41,6 +42,7 @@ class Trained:
 
     path: Path
     model: nn.Module
+    objective: NextToken
     tokenizer: CharTokenizer
     step: int
     description: dict[str, Any]  # see `minigpt.training.module.describe`
@@ -101,7 +103,8 @@ def load_trained(path: Path) -> Trained:
         tokenizer = load_tokenizer(description["tokenizer"])
         model = build_within_memory(build_model(description["model"]), vocab_size=tokenizer.vocab_size)
         model.load_state_dict(weights)
-        return Trained(path, model.eval(), tokenizer, step, description)
+        objective = build_model(description["objective"])()
+        return Trained(path, model.eval(), objective, tokenizer, step, description)
     except Exception as error:  # what a file that may be anything makes torch and the model's constructor raise
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint of this version of miniGPT: {message}") from error

@@ -39,7 +39,7 @@ def evaluate_run(trained: Trained, config: dict[str, Any]) -> float:
     device = next(model.parameters()).device
     precision = resolve_precision(config["precision"] or trained.precision, device.type)
     batches = ValidationStream(tokens, block_size=text["block_size"], batch_size=text["val_batch_size"])
-    result = evaluate(model, batches, precision)
+    result = evaluate(model, trained.objective, batches, precision)
     report = {
         "checkpoint": str(trained.path),
         "step": trained.step,

@@ -1,24 +1,13 @@
-"""How well logits predict targets, and the exact loss of a split.
-
-Shapes: B rows, T time, V vocabulary.
-"""
+"""The exact loss of a split. Shapes: B rows, T time."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minigpt.data.datamodule import IGNORED
-
-
-def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over the counted targets of logits [B, T, V] and targets [B, T]: loss [nats], correct guesses, targets."""
-    logits, targets = logits.flatten(0, 1), targets.flatten()
-    loss = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
-    return loss, (logits.argmax(dim=-1) == targets).sum(), (targets != IGNORED).sum()
+from minigpt.model.objectives import NextToken
 
 
 def bits_per_character(loss: float, tokens_per_character: float) -> float:
@@ -36,7 +25,7 @@ class Score:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str) -> Score:
+def evaluate(model: nn.Module, objective: NextToken, batches: Iterable[tuple[Tensor, Tensor]], precision: str) -> Score:
     """The exact mean over all batches, in the precision that the model was validated in while it was trained."""
     device = next(model.parameters()).device
     mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
@@ -47,7 +36,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precisi
     model.eval()
     with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None, cache_enabled=False):
         for tokens, targets in batches:
-            sums = score(model(tokens.to(device)), targets.to(device))
+            sums = objective.score(model, tokens.to(device), targets.to(device))
             loss, correct, count = (
                 total + part.item() for total, part in zip((loss, correct, count), sums, strict=True)
             )

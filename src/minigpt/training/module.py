@@ -10,7 +10,6 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
@@ -18,21 +17,23 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection, SumMetric
 
 from minigpt.data.blocks import mix
-from minigpt.inference.scoring import bits_per_character, score
+from minigpt.inference.scoring import bits_per_character
 from minigpt.model.gpt import Block
+from minigpt.model.objectives import NextToken
 from minigpt.training.optimizers import Muon, parameter_groups
 
 Batch = tuple[Tensor, Tensor]
-SUMS = ("loss", "correct", "count")  # what `score` returns
+SUMS = ("loss", "correct", "count")  # what an objective's `score` returns
 
 
 class LanguageModel(lightning.LightningModule):
-    """Next-token prediction with any model that maps token ids [B, T] to logits [B, T, V].
+    """Trains any model that maps token ids [B, T] to logits [B, T, V] towards an objective.
 
     Args:
         model: the network; it knows nothing of training.
         optimizer: constructor that takes `parameter_groups`.
         scheduler: function of (step, total_steps) from `minigpt.training.schedules`.
+        objective: from `minigpt.model.objectives`.
         seed: names the dropout masks of each step.
         compile: compile the network with torch.compile.
         tokens_per_character: what turns nats per token into bits per character.
@@ -45,6 +46,7 @@ class LanguageModel(lightning.LightningModule):
         *,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., float],
+        objective: NextToken,
         seed: int,
         compile: bool = False,
         tokens_per_character: float = 1.0,
@@ -54,6 +56,7 @@ class LanguageModel(lightning.LightningModule):
         self.model = model
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.objective = objective
         self.seed = seed
         self.tokens_per_character = tokens_per_character
         self.description = description or {}
@@ -65,9 +68,9 @@ class LanguageModel(lightning.LightningModule):
         if compile:
             self.model.compile()  # in place: the names in the state dict stay as they are
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        tokens, targets = batch
-        return F.cross_entropy(self.model(tokens).flatten(0, 1), targets.flatten())
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+        loss, reported = self.objective.loss(self.model, *batch)
+        return {"loss": loss, "reported": reported.detach()}
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Draw each micro-batch's dropout from (seed, step, micro-step, device), so that a resumed run repeats it."""
@@ -76,8 +79,7 @@ class LanguageModel(lightning.LightningModule):
         seed_generator(self.device, key + self.global_rank, self.seed)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        tokens, targets = batch
-        for name, value in zip(SUMS, score(self.model(tokens), targets), strict=True):
+        for name, value in zip(SUMS, self.objective.score(self.model, *batch), strict=True):
             self.val_sums[name].update(value)
 
     def on_validation_epoch_end(self) -> None:
@@ -175,10 +177,11 @@ def describe(config: dict[str, Any], data: Any, precision: str) -> dict[str, Any
     rows = {k: v for k, v in config["data"].items() if k not in ("data_dir", "path", "url", "val_tokens_per_batch")}
     # Lightning counts micro-batches, so a resumed run must cut its steps as before.
     rows["accumulate_grad_batches"] = config["trainer"]["accumulate_grad_batches"]
-    same = {part: config[part] for part in ("seed", "model", "optimizer", "scheduler")}
+    same = {part: config[part] for part in ("seed", "model", "objective", "optimizer", "scheduler")}
     return {
         "fingerprint": same | {"data": rows, "text": text["sha256"], "characters": data.corpus.tokenizer.characters},
         "model": config["model"],
+        "objective": config["objective"],
         "tokenizer": data.corpus.tokenizer.state(),
         "precision": precision,
         "text": text | {"val_batch_size": data.val_batch_size, "block_size": data.block_size},

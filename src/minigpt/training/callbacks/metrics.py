@@ -60,7 +60,7 @@ class Metrics(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._loss = self._loss + outputs["loss"]  # Lightning divides it by the number of micro-batches
+        self._loss = self._loss + outputs["reported"] / trainer.accumulate_grad_batches
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self._steps += 1
