@@ -24,6 +24,7 @@ class Train:
     """src/train.py"""
 
     name: str  # part of the run directory's name
+    published: float | None  # the loss that others have published for this, shown beside the reached one
     seed: int  # of the weights, of the order of the text, of dropout
     precision: str  # auto, or any of Lightning's
     compile: bool  # torch.compile the model

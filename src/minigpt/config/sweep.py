@@ -34,10 +34,11 @@ def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) ->
     """The ranking on the terminal, and how to go on from the best job."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     table = Table(title=f"{len(rows)} runs, the best first")
-    for column in COLUMNS:
+    columns = [c for c in COLUMNS if c != "published" or any(row[c] is not None for row in rows)]
+    for column in columns:
         table.add_column(column.replace("val_loss_best_step", "at step").replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(show(row[column]) for column in COLUMNS), style=None if row["status"] == "completed" else "red")
+        table.add_row(*(show(row[column]) for column in columns), style=None if row["status"] == "completed" else "red")
     console.print(table)
     for row in rows:
         if row["error"]:

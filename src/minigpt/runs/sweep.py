@@ -7,7 +7,9 @@ from typing import Any
 
 from minigpt.runs.summary import read_summary
 
-COLUMNS = ("rank", "job", "overrides", "val_loss_best", "val_loss_best_step", "train_s", "tokens_per_s", "status")
+COLUMNS = """
+    rank job overrides val_loss_best published val_loss_best_step parameters train_s tokens_per_s status
+""".split()
 
 
 def rank_jobs(sweep_dir: Path) -> list[dict[str, Any]]:

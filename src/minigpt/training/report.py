@@ -112,6 +112,7 @@ def conclude(
         "val_bpc": metrics.val.get("val/bpc"),
         "val_loss_best": best_loss,
         "val_loss_best_step": best_step,
+        "published": config["published"],
         "tokens_per_s": tokens / metrics.train_s if metrics.train_s else None,
         "mfu_peak": metrics.peak_name,
         "seed": config["seed"],
@@ -139,6 +140,7 @@ def what_next(summary: dict[str, Any], run: Run, wandb: WandB | None) -> list[st
         lines.append(
             f"validation loss {summary['val_loss_best']:.4f} at step {step} "
             f"({summary['parameters']:,} parameters, text {summary['text']})"
+            + (f", published {summary['published']}" if summary["published"] is not None else "")
         )
     if summary["tokens_per_s"]:
         lines.append(
