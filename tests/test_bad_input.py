@@ -85,6 +85,7 @@ TRAIN = [
     ("--experimental-rerun={tmp}/a-file", "--experimental-rerun is not taken"),
     ("-m model=nano,nani", "did you mean 'nano'"),
     ("-m model.dim=128,0", "model.dim=0"),
+    ("-m experiment=glob(nothing*)", "matches nothing"),
 ]
 TRAIN_LATER = [  # needs torch or the text to tell
     ("trainer.devices=64 data.batch_size=64", "trainer.devices=64"),

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from minigpt.data.blocks import RandomBlocks, ShuffledBlocks
-from minigpt.data.datamodule import TrainStream
+from minigpt.data.datamodule import TrainStream, check_warmup
 
 TEXT = np.arange(1000, dtype=np.uint16)
 
@@ -62,7 +63,7 @@ def test_a_text_that_is_too_short_is_refused(kind):
         kind(num_tokens=16, block_size=16, seed=1)
 
 
-def stream(rank=0, world_size=1, micro_batches=1, first_step=0, blocks=None):
+def stream(rank=0, world_size=1, micro_batches=1, first_step=0, blocks=None, sequence_warmup=()):
     return TrainStream(
         TEXT,
         blocks or shuffled(),
@@ -72,7 +73,22 @@ def stream(rank=0, world_size=1, micro_batches=1, first_step=0, blocks=None):
         world_size=world_size,
         first_step=first_step,
         last_step=5,
+        sequence_warmup=sequence_warmup,
     )
+
+
+def test_sequence_warmup_cuts_the_same_tokens_into_shorter_rows():
+    short = stream(first_step=1, sequence_warmup=[(4, 2), (8, 4)])
+    for (inputs, targets), (whole, _), length in zip(short, stream(first_step=1), (4, 8, 8, 16), strict=True):
+        assert inputs.shape == targets.shape == (12 * 16 // length, length)
+        assert (targets == inputs + 1).all()
+        assert torch.equal(inputs.flatten(), whole.flatten())
+
+
+@pytest.mark.parametrize("pairs", [[[5, 10]], [[4, 10], [8, 10]], [[4]], [[0, 3]], [["a", 3]], [4, 3]])
+def test_a_sequence_warmup_that_cannot_be_is_refused(pairs):
+    with pytest.raises(ValueError, match=r"sequence_warmup=.* must be pairs"):
+        check_warmup(pairs, 16)
 
 
 def rows(*streams):

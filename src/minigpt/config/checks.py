@@ -18,11 +18,12 @@ from minigpt.config.signature import accepts, read_signature
 AT_LEAST_ONE = """
     num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
     accumulate_grad_batches val_every_n_steps log_every_n_steps every_n_steps keep_last patience max_new_tokens top_k
-    iterations val_tokens_per_batch window num_samples
+    iterations val_tokens_per_batch window num_samples width
 """.split()
+ABOVE_ZERO = "lr adamw_lr base gradient_clip_val eps line_every_s timeout_s sigma init_std".split()
 RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, math.inf, False)),
-    **dict.fromkeys("lr adamw_lr base gradient_clip_val eps line_every_s timeout_s sigma".split(), (0, math.inf, True)),
+    **dict.fromkeys(ABOVE_ZERO, (0, math.inf, True)),
     **dict.fromkeys("weight_decay temperature warmup_steps text_seed".split(), (0, math.inf, False)),
     "seed": (0, 2**63 - 1, False),
     **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
@@ -109,7 +110,7 @@ def supplied(path: str) -> Mapping[str, str]:
     return {
         "model": {"vocab_size": "the text"},
         "model.attention": parts_of_model,
-        "model.block": dict.fromkeys(("attention", "mlp", "norm", "dropout"), "the model"),
+        "model.block": dict.fromkeys(("dim", "attention", "mlp", "norm", "dropout"), "the model"),
         "model.embedding": {"dim": "the model", "vocab_size": "the text"},
         "model.mlp": {"dim": "the model"},
         "model.norm": {"dim": "the model"},

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from minigpt.config.door import refuse
+from minigpt.config.errors import ConfigError
 from minigpt.runs.sweep import COLUMNS, rank_jobs, write_ranking
 
 
@@ -21,9 +23,11 @@ class Sweep(Callback):
         atexit.register(remove_unbegun, Path(config.hydra.sweep.dir))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print and write the ranking; exit code 1 when a job failed."""
+        """Print and write the ranking; exit code 1 when a job failed, 2 when there was none."""
         sweep_dir = Path(config.hydra.sweep.dir)
         rows = rank_jobs(sweep_dir)
+        if not rows:  # Hydra turns an exception in a callback into a warning
+            refuse(ConfigError("the sweep has no jobs: a glob in it matches nothing"))
         write_ranking(sweep_dir, rows)
         show_ranking(rows, sweep_dir, f"{config.paths.log_dir}/wandb/wandb")
         if any(row["status"] != "completed" for row in rows):

@@ -3,7 +3,7 @@
 Shapes: B sequences per optimizer step over all devices, T block_size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ class TextDataModule(lightning.LightningDataModule):
         batch_size: B, rows per optimizer step over all devices and accumulated micro-batches.
         blocks: constructor of the order of rows, `ShuffledBlocks` or `RandomBlocks`.
         seed: names the order.
+        sequence_warmup: pairs [length, step]: until that step rows are cut into pieces of that length, so that a step
+            has as many tokens in more and shorter rows (arXiv 2108.06084). They cost less attention, and what lies
+            near is learnt first.
         val_fraction: the last part of the characters, held out.
         url, sha256: where to download a missing text, and what it must be.
         val_tokens_per_batch: size of a validation batch over all devices; it changes speed alone.
@@ -47,6 +50,7 @@ class TextDataModule(lightning.LightningDataModule):
         batch_size: int,
         seed: int,
         blocks: Callable[..., Any] = ShuffledBlocks,
+        sequence_warmup: list[list[int]] | None = None,
         val_fraction: float = 0.1,
         url: str | None = None,
         sha256: str | None = None,
@@ -59,6 +63,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.blocks = blocks
+        self.sequence_warmup = check_warmup(sequence_warmup or [], block_size)
         self.val_fraction = val_fraction
         self.url = url
         self.sha256 = sha256
@@ -96,6 +101,7 @@ class TextDataModule(lightning.LightningDataModule):
             world_size=trainer.world_size,
             first_step=trainer.global_step,
             last_step=trainer.max_steps,
+            sequence_warmup=self.sequence_warmup,
             pin=trainer.strategy.root_device.type == "cuda",
         )
 
@@ -141,6 +147,7 @@ class TrainStream:
         world_size: int,
         first_step: int,
         last_step: int,
+        sequence_warmup: Sequence[tuple[int, int]] = (),
         pin: bool = False,
     ) -> None:
         if batch_size % (micro_batches * world_size):
@@ -156,6 +163,7 @@ class TrainStream:
         self.world_size = world_size
         self.first_step = first_step
         self.last_step = last_step
+        self.sequence_warmup = sequence_warmup
         self.pin = pin
         self.row = np.arange(blocks.block_size + 1)
 
@@ -174,15 +182,16 @@ class TrainStream:
         share = self.batch_size // (self.micro_batches * self.world_size)
         for step in range(self.first_step, self.last_step):
             starts = self.blocks.starts(step, self.batch_size)
+            length = next((short for short, end in self.sequence_warmup if step < end), self.blocks.block_size)
             for micro in range(self.micro_batches):
                 first = (micro * self.world_size + self.rank) * share
-                yield self.gather(starts[first : first + share])
+                yield self.gather(starts[first : first + share], length)
 
-    def gather(self, starts: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Inputs and targets [rows, T] of the rows that begin at `starts`."""
+    def gather(self, starts: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets [rows * T / length, length] of the rows that begin at `starts`."""
         rows = torch.from_numpy(self.tokens[starts[:, None] + self.row].astype(np.int64))
-        rows = rows.pin_memory() if self.pin else rows
-        return rows[:, :-1], rows[:, 1:]
+        inputs, targets = rows[:, :-1].reshape(-1, length), rows[:, 1:].reshape(-1, length)
+        return (inputs.pin_memory(), targets.pin_memory()) if self.pin else (inputs, targets)
 
 
 class ValidationStream:
@@ -216,3 +225,22 @@ class ValidationStream:
             inputs[:known], targets[:known] = piece[:-1], piece[1:]
             shape = (self.share, self.block_size)
             yield torch.from_numpy(inputs).view(shape), torch.from_numpy(targets).view(shape)
+
+
+def check_warmup(pairs: Sequence[Sequence[int]], block_size: int) -> list[tuple[int, int]]:
+    """The pairs of (length, step) of a sequence warm-up.
+
+    Raises:
+        ValueError: a length does not divide the block, or the steps do not rise.
+    """
+    sound = all(
+        isinstance(pair, list) and [*map(type, pair)] == [int, int] and pair[0] > 0 and block_size % pair[0] == 0
+        for pair in pairs
+    )
+    ends = [end for _, end in pairs] if sound else []
+    if not sound or sorted(set(ends)) != ends:
+        raise ValueError(
+            f"data.sequence_warmup={pairs} must be pairs [length, until step], each length a divisor of "
+            f"data.block_size={block_size}, the steps rising"
+        )
+    return [(length, end) for length, end in pairs]

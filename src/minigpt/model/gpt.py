@@ -35,7 +35,9 @@ class GPT(nn.Module):
         dropout: probability of dropping an embedding, an attention weight or a block's output while training.
         tie_head: use the embedding matrix as the head (arXiv 1608.05859).
         zero_init: start the head and each block's output at zero, so that the model starts as the identity and
-            predicts all tokens alike; else GPT-2's: N(0, 0.02), block outputs N(0, 0.02 / sqrt(2 num_layers)).
+            predicts all tokens alike.
+        init_std: spread of the drawn weights; a block's outputs get it over sqrt(2 num_layers), as in GPT-2. None
+            leaves torch's own.
         final_norm: normalise what the head reads; post-norm blocks have done so.
     """
 
@@ -56,6 +58,7 @@ class GPT(nn.Module):
         dropout: float = 0.0,
         tie_head: bool = False,
         zero_init: bool = False,
+        init_std: float | None = 0.02,
         final_norm: bool = True,
     ) -> None:
         super().__init__()
@@ -66,16 +69,18 @@ class GPT(nn.Module):
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             (block or Block)(
+                dim=dim,
                 attention=attention(dim=dim, num_heads=num_heads, block_size=block_size, dropout=dropout),
                 mlp=mlp(dim=dim),
-                norm=lambda: norm(dim=dim),
+                norm=norm,
                 dropout=dropout,
             )
             for _ in range(num_layers)
         )
         self.norm = norm(dim=dim) if final_norm else nn.Identity()
         self.head = nn.Linear(dim, vocab_size, bias=False)
-        self.init_weights(zero_init)
+        if init_std is not None:
+            self.init_weights(init_std, zero_init)
         if tie_head:
             self.head.weight = self.embedding.weight
 
@@ -108,16 +113,16 @@ class GPT(nn.Module):
             x = block(x, context)
         return weights
 
-    def init_weights(self, zero_init: bool) -> None:
-        """Draw all matrices anew; see `zero_init` of the class."""
+    def init_weights(self, std: float, zero_init: bool) -> None:
+        """Draw all matrices anew; see `init_std` and `zero_init` of the class."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         for name, weight in self.blocks.named_parameters():
             if name.endswith(OUTPUTS):
-                nn.init.normal_(weight, std=0.0 if zero_init else 0.02 / math.sqrt(2 * len(self.blocks)))
+                nn.init.normal_(weight, std=0.0 if zero_init else std / math.sqrt(2 * len(self.blocks)))
         if zero_init:
             nn.init.zeros_(self.head.weight)
 
@@ -125,11 +130,13 @@ class GPT(nn.Module):
 class Block(nn.Module):
     """Pre-norm block: attention, then MLP, each added to the residual stream."""
 
-    def __init__(self, *, attention: nn.Module, mlp: nn.Module, norm: Callable[[], nn.Module], dropout: float) -> None:
+    def __init__(
+        self, *, dim: int, attention: nn.Module, mlp: nn.Module, norm: Callable[..., nn.Module], dropout: float
+    ) -> None:
         super().__init__()
-        self.attention_norm = norm()
+        self.attention_norm = norm(dim=dim)
         self.attention = attention
-        self.mlp_norm = norm()
+        self.mlp_norm = norm(dim=dim)
         self.mlp = mlp
         self.dropout = Dropout(dropout)
 

@@ -4,13 +4,15 @@ Shapes: B batch, K key-value heads, T time, C head_dim.
 """
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 class LayerCache:
-    """Keys and values of one attention layer, with room for `block_size` positions."""
+    """Keys and values of one attention layer, with room for `block_size` positions, and what convolutions read last."""
 
     def __init__(self) -> None:
+        self.tails: dict[nn.Module, Tensor] = {}
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
 
@@ -23,6 +25,13 @@ class LayerCache:
         self.keys[:, :, start:end] = keys
         self.values[:, :, start:end] = values
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def precede(self, reader: nn.Module, x: Tensor, count: int) -> Tensor:
+        """x [B, T, D] with the `count` positions before it that a module has read, zeros at the text's beginning."""
+        tail = self.tails.get(reader)
+        known = F.pad(x, (0, 0, count, 0)) if tail is None else torch.cat((tail, x), dim=1)
+        self.tails[reader] = known[:, known.shape[1] - count :]
+        return known
 
 
 class KVCache:
@@ -43,3 +52,5 @@ class KVCache:
     def clear(self) -> None:
         """Forget all positions; the memory stays."""
         self.length, self.recent = 0, None
+        for layer in self.layers:
+            layer.tails.clear()
