@@ -10,7 +10,7 @@ def main(config: dict[str, Any]) -> None:
     from minigpt.inference.export import export_safetensors
     from minigpt.inference.load import find_trained
 
-    export_safetensors(find_trained(config["run"], config["paths"]["log_dir"], "cpu"), config["to"])
+    export_safetensors(find_trained(config["run"], config["paths"]["log_dir"], "cpu", config["average"]), config["to"])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ def main(config: dict[str, Any]) -> None:
     from minigpt.inference.load import find_trained
     from minigpt.inference.report import stream_text
 
-    stream_text(find_trained(config["run"], config["paths"]["log_dir"], config["device"]), config)
+    trained = find_trained(config["run"], config["paths"]["log_dir"], config["device"], config["average"])
+    stream_text(trained, config)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,21 @@ def test_tokenizer_names_what_it_does_not_know():
         load_tokenizer({"kind": "os.system"})
 
 
+def test_development_holds_out_the_end_of_the_training_part(tmp_path):
+    options = {
+        "num_chars": 4000,
+        "text_seed": 1,
+        "data_dir": str(tmp_path),
+        "block_size": 16,
+        "batch_size": 4,
+        "seed": 1,
+    }
+    whole, cut = (PocketDataModule(**options, development=flag) for flag in (False, True))
+    assert len(cut.corpus.val) == len(whole.corpus.val) == 400
+    assert np.array_equal(np.concatenate((cut.corpus.train, cut.corpus.val)), whole.corpus.train)
+    assert "tuning" in cut.notice
+
+
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 

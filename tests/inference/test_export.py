@@ -9,13 +9,13 @@ from safetensors.torch import save_file
 
 from minigpt.data.tokenizer import CharTokenizer
 from minigpt.inference.export import export_safetensors
-from minigpt.inference.load import load_trained
+from minigpt.inference.load import load_average, load_trained
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.gpt import GPT
 from minigpt.model.mlp import MLP
 from minigpt.model.norms import LayerNorm
 from minigpt.model.positions import LearnedPositions
-from minigpt.runs.checkpoints import AtomicCheckpointIO
+from minigpt.runs.checkpoints import AtomicCheckpointIO, load_checkpoint
 
 SIZES = {"block_size": 8, "num_layers": 1, "num_heads": 2, "dim": 16, "tie_head": True}
 PARTS = {"attention": CausalSelfAttention, "mlp": MLP, "norm": LayerNorm, "positions": LearnedPositions}
@@ -50,6 +50,22 @@ def test_the_exported_model_is_the_same(checkpoint, tmp_path):
     assert torch.equal(one.model(tokens), two.model(tokens))
     assert (two.step, two.precision, two.text) == (7, "32-true", one.text)
     assert two.tokenizer.characters == "abc" and "fingerprint" not in two.description
+
+
+def test_the_newest_checkpoints_are_averaged(checkpoint):
+    content, other = load_checkpoint(checkpoint), load_checkpoint(checkpoint)
+    for state in (content["state_dict"], other["state_dict"]):
+        for weight in state.values():
+            weight.normal_()
+    AtomicCheckpointIO().save_checkpoint(content | {"global_step": 8}, checkpoint.with_name("step_8.ckpt"))
+    AtomicCheckpointIO().save_checkpoint(other | {"global_step": 10}, checkpoint.with_name("step_10.ckpt"))
+    averaged = load_average(checkpoint.parent, 2)
+    name, weight = next(iter(averaged.model.named_parameters()))
+    expected = (content["state_dict"][f"model.{name}"] + other["state_dict"][f"model.{name}"]) / 2
+    torch.testing.assert_close(weight.detach(), expected)
+    assert averaged.step == 10
+    with pytest.raises(ValueError, match="has 3 checkpoints of steps, not 4"):
+        load_average(checkpoint.parent, 4)
 
 
 def test_nothing_is_overwritten(checkpoint, tmp_path):

@@ -46,6 +46,7 @@ class Evaluate:
     """src/evaluate.py"""
 
     run: str  # a run directory, a checkpoint or latest
+    average: int  # take the mean of the weights of its newest so many checkpoints
     text: str | None  # another UTF-8 text to score, whole; the run's own validation split when null
     device: str  # auto, cpu, cuda or mps
     precision: str | None  # the run's own when null
@@ -57,6 +58,7 @@ class Generate:
     """src/generate.py"""
 
     run: str  # a run directory, a checkpoint or latest
+    average: int  # take the mean of the weights of its newest so many checkpoints
     prompt: str  # what the model continues
     max_new_tokens: int
     temperature: float  # 0 takes the likeliest token
@@ -73,6 +75,7 @@ class Export:
     """src/export.py"""
 
     run: str  # a run directory, a checkpoint or latest
+    average: int  # take the mean of the weights of its newest so many checkpoints
     to: str  # the file to write, *.safetensors
     paths: Paths
 

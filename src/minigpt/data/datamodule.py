@@ -4,6 +4,7 @@ Shapes: B sequences per optimizer step over all devices, T block_size.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class TextDataModule(lightning.LightningDataModule):
             has as many tokens in more and shorter rows (arXiv 2108.06084). They cost less attention, and what lies
             near is learnt first.
         val_fraction: the last part of the characters, held out.
+        development: hold out as long a part of the training split's end instead, and leave the last part unseen: for
+            tuning.
         url, sha256: where to download a missing text, and what it must be.
         val_tokens_per_batch: size of a validation batch over all devices; it changes speed alone.
     """
@@ -52,6 +55,7 @@ class TextDataModule(lightning.LightningDataModule):
         blocks: Callable[..., Any] = ShuffledBlocks,
         sequence_warmup: list[list[int]] | None = None,
         val_fraction: float = 0.1,
+        development: bool = False,
         url: str | None = None,
         sha256: str | None = None,
         val_tokens_per_batch: int = 16_384,
@@ -65,6 +69,9 @@ class TextDataModule(lightning.LightningDataModule):
         self.blocks = blocks
         self.sequence_warmup = check_warmup(sequence_warmup or [], block_size)
         self.val_fraction = val_fraction
+        self.development = development
+        if development:
+            self.notice = "This run is validated on a part of the training split, for tuning: no figure to compare."
         self.url = url
         self.sha256 = sha256
         self.val_batch_size = max(1, val_tokens_per_batch // block_size)
@@ -86,6 +93,9 @@ class TextDataModule(lightning.LightningDataModule):
             self.blocks(num_tokens=len(corpus.train), block_size=self.block_size, seed=self.seed)
             if len(corpus.val) < 2:
                 raise ValueError(f"the validation part has {len(corpus.val)} tokens: the text is too short")
+            if self.development:
+                cut = len(corpus.train) - len(corpus.val)
+                corpus = replace(corpus, train=corpus.train[:cut], val=corpus.train[cut:])
             self._corpus = corpus
         return self._corpus
 

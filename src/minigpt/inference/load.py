@@ -19,7 +19,7 @@ from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
 from minigpt.model.objectives import NextToken
 from minigpt.model.size import build_within_memory
 from minigpt.runs.checkpoints import load_checkpoint
-from minigpt.runs.directory import find_checkpoint
+from minigpt.runs.directory import find_checkpoint, step_checkpoints
 
 
 def classes_of(package: ModuleType) -> dict[str, type]:
@@ -58,15 +58,37 @@ class Trained:
         return self.description["text"]
 
 
-def find_trained(reference: str, log_dir: str, device: str) -> Trained:
+def find_trained(reference: str, log_dir: str, device: str, average: int = 1) -> Trained:
     """The model of a run directory, a checkpoint or `latest`, on a device.
 
+    Args:
+        average: take the mean of the weights of the run's newest so many steps (arXiv 1706.03762, section 6.1).
+
     Raises:
-        ValueError: there is no such run or device.
+        ValueError: there is no such run or device, or it has fewer checkpoints.
     """
-    trained = load_trained(find_checkpoint(reference, Path(log_dir) / "runs"))
+    path = find_checkpoint(reference, Path(log_dir) / "runs")
+    trained = load_trained(path) if average == 1 else load_average(path.parent, average)
     trained.model.to(find_device(device))
     return trained
+
+
+def load_average(folder: Path, count: int) -> Trained:
+    """The newest of a folder's checkpoints, with the mean of the newest `count` checkpoints' weights.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    paths = step_checkpoints(folder)[-count:]
+    if len(paths) < count:
+        raise ValueError(
+            f"{folder} has {len(paths)} checkpoints of steps, not {count}: keep more with "
+            f"callbacks.checkpoints.keep_last={count} callbacks.checkpoints.every_n_steps=..., or lower average"
+        )
+    models = [load_trained(path) for path in paths]
+    states = [trained.model.state_dict() for trained in models]
+    models[-1].model.load_state_dict({k: torch.stack([s[k] for s in states]).mean(dim=0) for k in states[0]})
+    return models[-1]
 
 
 def find_device(name: str) -> torch.device:
