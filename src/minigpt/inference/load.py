@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
+from minigpt.data.tokenizer import Tokenizer, load_tokenizer
 from minigpt.model import attention, embeddings, gpt, mlp, norms, positions
 from minigpt.model.size import build_within_memory
 from minigpt.runs.checkpoints import load_checkpoint
@@ -38,7 +38,7 @@ class Trained:
 
     path: Path
     model: nn.Module
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     step: int
     description: dict[str, Any]  # see `minigpt.training.module.describe`
 
