@@ -26,6 +26,7 @@ def main(config: dict[str, Any]) -> float | None:
         objective=build(config["objective"]),
         seed=config["seed"],
         compile=config["compile"],
+        tokens_per_character=data.corpus.tokens_per_character,
         description=describe(config, data, trainer.precision),
     )
     callbacks = build_all(config["callbacks"])

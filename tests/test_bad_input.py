@@ -95,6 +95,7 @@ TRAIN_LATER = [  # needs torch or the text to tell
     ("model.dim=4000000 data=pocket", "lower model.dim"),
     ("optimizer=sgd optimizer.momentum=0 data=pocket", "Nesterov"),
     ("+trainer.profiler=nonsense", "profiler"),
+    ("data=pocket data.num_chars=5000 data/tokenizer=wordpiece data.tokenizer.vocab_size=4096", "must be at most"),
 ]
 GENERATE = [
     ("", "run must be given"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -323,9 +324,13 @@ def test_a_failing_job_does_not_end_the_sweep(door, tmp_path):
 
 def test_evaluate_cuts_the_text_as_the_training_did(door, tmp_path):
     run = tmp_path / "run"
-    ok(door("train.py", *TINY, "data.block_size=16", "trainer.max_steps=4", f"paths.run_dir={run}"))
+    options = ["data.block_size=16", "data/tokenizer=bpe", "trainer.max_steps=4"]
+    ok(door("train.py", *TINY, *options, f"paths.run_dir={run}"))
     found = json.loads(ok(door("evaluate.py", f"run={run}")).stdout)
     assert found["val_loss"] == pytest.approx(column(run, "val/loss")[-1], abs=1e-5)
+    assert found["val_bpc"] == pytest.approx(column(run, "val/bpc")[-1], abs=1e-5)
+    nats = found["val_loss"] * (found["tokens"] + 1)  # the first token has none before it
+    assert found["characters"] == 2000 and found["val_bpc"] == pytest.approx(nats / 2000 / math.log(2))
 
 
 def test_early_stopping(door, tmp_path):

@@ -41,7 +41,7 @@ class ProcessLauncher(Launcher):
         self.hydra_context = hydra_context
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Check all jobs first, then run them; the value of a job is its best validation loss."""
+        """Check all jobs first, then run them; the value of a job is its best loss, in bits per character."""
         assert self.config is not None and self.hydra_context is not None
         for overrides in job_overrides:
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -72,5 +72,5 @@ class ProcessLauncher(Launcher):
         return JobReturn(
             overrides=list(overrides),
             status=JobStatus.COMPLETED,  # a failed job must not end the sweep; the ranking shows it
-            _return_value=summary.get("val_loss_best"),
+            _return_value=summary.get("val_bpc_best"),
         )

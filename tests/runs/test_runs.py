@@ -217,11 +217,12 @@ def test_a_summary_is_valid_json_whatever_the_numbers(tmp_path):
 
 
 def test_ranking_puts_the_lowest_first_and_the_failed_last(tmp_path):
-    for job, loss in enumerate([2.0, None, 1.0]):
+    for job, (loss, bpc) in enumerate([(1.0, 2.0), (None, None), (3.0, 1.0)]):
         (tmp_path / str(job)).mkdir()
         status = "completed" if loss else "failed"
         overrides = [f"seed={job}", "model=nano"]
-        write_summary(tmp_path / str(job), {"val_loss_best": loss, "status": status, "overrides": overrides})
+        figures = {"val_loss_best": loss, "val_bpc_best": bpc}  # a token of job 2 is several characters
+        write_summary(tmp_path / str(job), {**figures, "status": status, "overrides": overrides})
     (tmp_path / "3").mkdir()
     rows = rank_jobs(tmp_path)
     assert [(r["rank"], r["job"], r["status"]) for r in rows] == [

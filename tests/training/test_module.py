@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torchmetrics.text import Perplexity
 
 from minigpt.data.datamodule import PocketDataModule
+from minigpt.data.tokenizer import BPETokenizer, CharTokenizer
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.gpt import GPT
 from minigpt.model.mlp import MLP, ReLU2MLP
@@ -54,14 +55,22 @@ class Record(lightning.pytorch.loggers.Logger):
 
 
 def train(
-    tmp_path, parts=MODERN, optimizer=MUON, batch_size=4, dropout=0.0, precision="32-true", max_steps=3, **options
+    tmp_path,
+    parts=MODERN,
+    optimizer=MUON,
+    batch_size=4,
+    dropout=0.0,
+    precision="32-true",
+    max_steps=3,
+    tokenizer=CharTokenizer,
+    **options,
 ):
     torch.manual_seed(1)
-    data = PocketDataModule(
-        num_chars=4000, text_seed=1, data_dir=str(tmp_path), block_size=16, batch_size=batch_size, seed=1
-    )
+    size = {"num_chars": 4000, "block_size": 16, "batch_size": batch_size}
+    data = PocketDataModule(text_seed=1, data_dir=str(tmp_path), seed=1, tokenizer=tokenizer, **size)
     model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, dropout=dropout, **SIZES, **parts)
-    module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, objective=NextToken(), seed=1)
+    how = {"objective": NextToken(), "tokens_per_character": data.corpus.tokens_per_character}
+    module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, seed=1, **how)
     record = Record()
     options = {
         "devices": 1,
@@ -109,8 +118,9 @@ def test_accumulated_steps_equal_whole_ones(tmp_path, micro_batches):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
 
-def test_validation_is_the_exact_mean_over_the_split(tmp_path):
-    module, data, record = train(tmp_path, val_every_n_steps=3)
+@pytest.mark.parametrize("tokenizer", [CharTokenizer, partial(BPETokenizer, vocab_size=300)], ids=["char", "bpe"])
+def test_validation_is_the_exact_mean_over_the_split(tmp_path, tokenizer):
+    module, data, record = train(tmp_path, val_every_n_steps=3, tokenizer=tokenizer)
     tokens = torch.tensor(data.corpus.val.astype("int64"))
     loss, count, perplexity = 0.0, 0, Perplexity(ignore_index=None)
     with torch.inference_mode():
@@ -122,7 +132,8 @@ def test_validation_is_the_exact_mean_over_the_split(tmp_path):
             perplexity.update(logits, row[None, 1:])
     assert count == len(tokens) - 1
     assert record.column("val/loss") == pytest.approx([loss / count], abs=1e-5)
-    assert record.column("val/bpc") == pytest.approx([loss / count / math.log(2)], abs=1e-5)
+    nats = loss / count * len(tokens)  # of the 400 characters, the last tenth of the play
+    assert record.column("val/bpc") == pytest.approx([nats / 400 / math.log(2)], abs=1e-5)
     assert record.column("val/perplexity") == pytest.approx([perplexity.compute().item()], rel=1e-4)
 
 

@@ -30,6 +30,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys("dropout momentum label_smoothing".split(), (0, 0.9999, False)),
     "final": (0, 1, False),
     "val_fraction": (0, 0.9, True),
+    "vocab_size": (2, 1e6, False),
     "num_chars": (1000, 1e9, False),
     "num_layers": (1, 1000, False),
 }
@@ -115,6 +116,7 @@ def supplied(path: str) -> Mapping[str, str]:
         "model.mlp": {"dim": "the model"},
         "model.norm": {"dim": "the model"},
         "model.positions": parts_of_model,
+        "data.tokenizer": dict.fromkeys(("characters", "merges", "pieces"), "the text"),
         "data.blocks": {"num_tokens": "the text", "block_size": "data.block_size", "seed": "data.seed"},
         "optimizer": {"params": "the model"},
         "scheduler": {"step": "the run", "total_steps": "trainer.max_steps"},

@@ -1,13 +1,14 @@
 """Where a text comes from, and its token cache.
 
 A text is looked for in the data folder, then beside the checkout, then downloaded. Its tokens are kept in one
-memory-mapped file that is rebuilt whenever it does not match the text to the letter.
+memory-mapped file that is rebuilt whenever it does not match the text and the tokenizer to the letter.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 import urllib.error
 import urllib.request
@@ -18,11 +19,12 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from minigpt.data.tokenizer import CharTokenizer
+from minigpt.data.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
-CACHE_VERSION = 2
-HEADER_BYTES = 64 * 1024  # the header holds the vocabulary too
-CHUNK_CHARS = 1 << 22
+CACHE_VERSION = 3
+HEADER_BYTES = 4096
+CHUNK_CHARS = 1 << 16
+LAST_BREAK = re.compile(r".*(?=\n\S)", re.DOTALL)
 
 
 def find_text(path: str, data_dir: str, url: str | None = None, sha256: str | None = None) -> Path:
@@ -114,6 +116,43 @@ def read_text(path: Path) -> Iterator[str]:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}): convert it first") from error
 
 
+def split_text(path: Path, val_fraction: float) -> tuple[set[str], int, int]:
+    """The characters of a text, and how many of its beginning are trained on and of its end held out.
+
+    Raises:
+        ValueError: the text is empty or not UTF-8.
+    """
+    characters: set[str] = set()
+    length = 0
+    for piece in read_text(path):
+        characters.update(piece)
+        length += len(piece)
+    if not length:
+        raise ValueError(f"{path} is empty: there is nothing to learn")
+    held_out = round_up(length * val_fraction)
+    return characters, length - held_out, held_out
+
+
+def read_part(path: Path, start: int = 0, stop: int | None = None) -> Iterator[str]:
+    """The characters [start, stop) of a text in pieces, cut where no token of any tokenizer can be.
+
+    That is in front of a line break that is followed by something else than a blank; only a line that is longer than
+    CHUNK_CHARS is cut within.
+    """
+    rest, place = "", 0
+    for piece in read_text(path):
+        rest += piece[max(start - place, 0) : None if stop is None else max(stop - place, 0)]
+        place += len(piece)
+        cut = found.end() if (found := LAST_BREAK.match(rest)) else 0
+        if not cut and len(rest) >= CHUNK_CHARS:
+            cut = len(rest)
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest:
+        yield rest
+
+
 @dataclass(frozen=True)
 class Header:
     """What a token cache says about itself."""
@@ -121,10 +160,12 @@ class Header:
     version: int
     text_sha256: str
     val_fraction: float
-    characters: str
+    tokenizer: str  # before its training; the trained one stands after the tokens
+    token_bytes: int
     train_tokens: int
     val_tokens: int
-    sha256: str  # of everything else in the header and of all tokens
+    val_characters: int
+    sha256: str  # of everything else in the header and of all that follows it
 
 
 @dataclass(frozen=True)
@@ -133,79 +174,101 @@ class Corpus:
 
     train: np.ndarray
     val: np.ndarray
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     text_sha256: str
+    val_characters: int
+
+    @property
+    def tokens_per_character(self) -> float:
+        """Tokens of the validation part for each of its characters."""
+        return len(self.val) / self.val_characters
 
 
-def open_corpus(text: Path, cache_dir: Path, val_fraction: float) -> Corpus:
+def open_corpus(text: Path, cache_dir: Path, val_fraction: float, tokenizer: Tokenizer | None = None) -> Corpus:
     """The tokens of a text, memory-mapped; encoded first when the cache is missing, damaged or of another text.
 
+    Args:
+        text: the file.
+        cache_dir: where caches are kept.
+        val_fraction: the last part of the characters, held out. Both parts are encoded by themselves.
+        tokenizer: one before its training; of characters when None.
+
     Raises:
-        ValueError: the text is empty or not UTF-8.
+        ValueError: the text is empty or not UTF-8, or does not give what the tokenizer asks for.
     """
+    tokenizer = tokenizer or CharTokenizer()
+    name = "-".join(str(value) for value in tokenizer.state().values() if value)  # its kind and options
     text_sha256 = file_hash(text)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    cache = cache_dir / f"{text_sha256[:16]}-char-{val_fraction:g}.tokens"
+    cache = cache_dir / f"{text_sha256[:16]}-{name}-{val_fraction:g}.tokens"
     with locked(cache):
-        header = read_header(cache, text_sha256, val_fraction)
+        header = read_header(cache, text_sha256, val_fraction, name)
         if header is None:
-            header = build_cache(text, text_sha256, cache, val_fraction)
-    tokenizer = CharTokenizer(header.characters)
-    tokens = np.memmap(cache, dtype=tokenizer.dtype, mode="r", offset=HEADER_BYTES)
-    return Corpus(tokens[: header.train_tokens], tokens[header.train_tokens :], tokenizer, text_sha256)
+            header = build_cache(text, text_sha256, cache, val_fraction, name, tokenizer)
+        count = header.train_tokens + header.val_tokens
+        tokens = np.memmap(cache, dtype=f"u{header.token_bytes}", mode="r", offset=HEADER_BYTES, shape=(count,))
+        with cache.open("rb") as file:
+            file.seek(HEADER_BYTES + tokens.nbytes)
+            tokenizer = load_tokenizer(json.load(file))
+    train, val = tokens[: header.train_tokens], tokens[header.train_tokens :]
+    return Corpus(train, val, tokenizer, text_sha256, header.val_characters)
 
 
-def read_header(cache: Path, text_sha256: str, val_fraction: float) -> Header | None:
-    """The header of a cache that is whole and of this text; None for any other file."""
+def read_header(cache: Path, text_sha256: str, val_fraction: float, tokenizer: str) -> Header | None:
+    """The header of a cache that is whole, and of this text and tokenizer; None for any other file."""
     try:
         with cache.open("rb") as file:
             header = Header(**json.loads(file.read(HEADER_BYTES)))
-        wanted = (CACHE_VERSION, text_sha256, val_fraction)
-        sound = (header.version, header.text_sha256, header.val_fraction) == wanted
+        wanted = (CACHE_VERSION, text_sha256, val_fraction, tokenizer)
+        sound = (header.version, header.text_sha256, header.val_fraction, header.tokenizer) == wanted
         sound = sound and header.sha256 == seal(header, file_hash(cache, HEADER_BYTES))
     except (OSError, ValueError, TypeError):
         return None
     return header if sound else None
 
 
-def seal(header: Header, tokens_sha256: str) -> str:
-    """SHA-256 of a header, without its own, and of the tokens after it."""
-    rest = json.dumps(asdict(replace(header, sha256="")))
-    return hashlib.sha256((rest + tokens_sha256).encode()).hexdigest()
+def seal(header: Header, rest_sha256: str) -> str:
+    """SHA-256 of a header, without its own, and of what follows it."""
+    own = json.dumps(asdict(replace(header, sha256="")))
+    return hashlib.sha256((own + rest_sha256).encode()).hexdigest()
 
 
-def build_cache(text: Path, text_sha256: str, cache: Path, val_fraction: float) -> Header:
-    """Encode a text piece by piece, in constant memory, and put the cache in its place whole."""
-    characters: set[str] = set()
-    length = 0
-    for piece in read_text(text):
-        characters.update(piece)
-        length += len(piece)
-    if not length:
-        raise ValueError(f"{text} is empty: there is nothing to learn")
-    tokenizer = CharTokenizer("".join(characters))
-    train_tokens = length - round_up(length * val_fraction)
+def build_cache(
+    text: Path, text_sha256: str, cache: Path, val_fraction: float, name: str, tokenizer: Tokenizer
+) -> Header:
+    """Train the tokenizer, encode the text piece by piece, in constant memory, and put the cache in its place whole."""
+    characters, train, held_out = split_text(text, val_fraction)
+    tokenizer = tokenizer.train("".join(characters), read_part(text, 0, train))
     with replacing(cache) as temporary:
         with temporary.open("wb") as out:
             out.seek(HEADER_BYTES)
-            for piece in read_text(text):
-                out.write(tokenizer.encode(piece).tobytes())
+            train_tokens, val_tokens = (
+                sum(out.write(tokenizer.encode(piece)) for piece in part) // tokenizer.dtype.itemsize
+                for part in (read_part(text, 0, train), read_part(text, train))
+            )
+            out.write(json.dumps(tokenizer.state()).encode())
         header = Header(
             version=CACHE_VERSION,
             text_sha256=text_sha256,
             val_fraction=val_fraction,
-            characters=tokenizer.characters,
+            tokenizer=name,
+            token_bytes=tokenizer.dtype.itemsize,
             train_tokens=train_tokens,
-            val_tokens=length - train_tokens,
+            val_tokens=val_tokens,
+            val_characters=held_out,
             sha256="",
         )
         header = replace(header, sha256=seal(header, file_hash(temporary, HEADER_BYTES)))
-        encoded = json.dumps(asdict(header)).encode().ljust(HEADER_BYTES)
-        if len(encoded) > HEADER_BYTES:
-            raise ValueError(f"{text} has {len(characters)} different characters: too many for a character model")
         with temporary.open("r+b") as out:
-            out.write(encoded)
+            out.write(json.dumps(asdict(header)).encode().ljust(HEADER_BYTES))
     return header
+
+
+def encode_part(tokenizer: Tokenizer, path: Path, start: int = 0) -> tuple[np.ndarray, int]:
+    """The tokens of a text from character `start` on, by a trained tokenizer, and how many characters they are."""
+    pieces = [(tokenizer.encode(piece), len(piece)) for piece in read_part(path, start)]
+    tokens = np.concatenate([np.empty(0, tokenizer.dtype), *(tokens for tokens, _ in pieces)])
+    return tokens, sum(length for _, length in pieces)
 
 
 def round_up(value: float) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from minigpt.data.blocks import ShuffledBlocks
 from minigpt.data.corpus import Corpus, find_text, open_corpus
 from minigpt.data.pocket import write_play
+from minigpt.data.tokenizer import CharTokenizer, Tokenizer
 
 IGNORED = -100  # a target that counts for nothing: torch's default `ignore_index`
 
@@ -31,6 +32,7 @@ class TextDataModule(lightning.LightningDataModule):
         block_size: T, tokens of a row.
         batch_size: B, rows per optimizer step over all devices and accumulated micro-batches.
         blocks: constructor of the order of rows, `ShuffledBlocks` or `RandomBlocks`.
+        tokenizer: constructor of what makes tokens of the text; the subword ones are trained on its training part.
         seed: names the order.
         sequence_warmup: pairs [length, step]: until that step rows are cut into pieces of that length, so that a step
             has as many tokens in more and shorter rows (arXiv 2108.06084). They cost less attention, and what lies
@@ -53,6 +55,7 @@ class TextDataModule(lightning.LightningDataModule):
         batch_size: int,
         seed: int,
         blocks: Callable[..., Any] = ShuffledBlocks,
+        tokenizer: Callable[..., Tokenizer] = CharTokenizer,
         sequence_warmup: list[list[int]] | None = None,
         val_fraction: float = 0.1,
         development: bool = False,
@@ -67,6 +70,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.blocks = blocks
+        self.tokenizer = tokenizer
         self.sequence_warmup = check_warmup(sequence_warmup or [], block_size)
         self.val_fraction = val_fraction
         self.development = development
@@ -86,10 +90,11 @@ class TextDataModule(lightning.LightningDataModule):
         """The text's tokens; found, checked and encoded at the first use.
 
         Raises:
-            ValueError: the text is missing, empty, not UTF-8 or shorter than two blocks.
+            ValueError: the text is missing, empty, not UTF-8, shorter than two blocks or too poor for the tokenizer.
         """
         if self._corpus is None:
-            corpus = open_corpus(self.find_text(), self.data_dir / "cache", self.val_fraction)
+            cache = self.data_dir / "cache"
+            corpus = open_corpus(self.find_text(), cache, self.val_fraction, self.tokenizer())
             self.blocks(num_tokens=len(corpus.train), block_size=self.block_size, seed=self.seed)
             if len(corpus.val) < 2:
                 raise ValueError(f"the validation part has {len(corpus.val)} tokens: the text is too short")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minigpt import model as models
-from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
+from minigpt.data.tokenizer import Tokenizer, load_tokenizer
 from minigpt.model.objectives import NextToken
 from minigpt.model.size import build_within_memory
 from minigpt.runs.checkpoints import load_checkpoint
@@ -43,7 +43,7 @@ class Trained:
     path: Path
     model: nn.Module
     objective: NextToken
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     step: int
     description: dict[str, Any]  # see `minigpt.training.module.describe`
 

@@ -1,12 +1,11 @@
 """What evaluate.py and generate.py print."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from minigpt.data.corpus import file_hash, find_text, open_corpus, read_text
+from minigpt.data.corpus import encode_part, file_hash, find_text, split_text
 from minigpt.data.datamodule import ValidationStream
 from minigpt.inference.load import Trained
 from minigpt.inference.precision import resolve_precision
@@ -23,7 +22,7 @@ def evaluate_run(trained: Trained, config: dict[str, Any]) -> float:
     text = trained.text
     if config["text"] is not None:
         path = find_text(config["text"], config["paths"]["data_dir"])
-        tokens = trained.tokenizer.encode("".join(read_text(path)))
+        tokens, characters = encode_part(trained.tokenizer, path)
         if len(tokens) < 2:
             raise ValueError(f"{path} is too short to be scored")
     else:
@@ -34,7 +33,8 @@ def evaluate_run(trained: Trained, config: dict[str, Any]) -> float:
             raise ValueError(f"the text of the training, {text['path']}, is not here: {advice}") from error
         if file_hash(path) != text["sha256"]:
             raise ValueError(f"{path} has changed since the training: score it as another text with text={path}")
-        tokens = open_corpus(path, Path(config["paths"]["data_dir"]) / "cache", text["val_fraction"]).val
+        _, trained_on, _ = split_text(path, text["val_fraction"])
+        tokens, characters = encode_part(trained.tokenizer, path, trained_on)
     model = trained.model
     device = next(model.parameters()).device
     precision = resolve_precision(config["precision"] or trained.precision, device.type)
@@ -45,8 +45,9 @@ def evaluate_run(trained: Trained, config: dict[str, Any]) -> float:
         "step": trained.step,
         "text": str(path),
         "tokens": result.tokens,
+        "characters": characters,
         "val_loss": result.loss,
-        "val_bpc": bits_per_character(result.loss, 1.0),
+        "val_bpc": bits_per_character(result.loss, len(tokens) / characters),
         "val_perplexity": float(torch.tensor(result.loss).exp()),
         "val_accuracy": result.accuracy,
         "precision": precision,
@@ -81,6 +82,6 @@ def stream_text(trained: Trained, config: dict[str, Any]) -> None:
             print(f"--- {number}\n{config['prompt']}{tokenizer.decode(sample)}")
         return
     print(config["prompt"], end="", flush=True)
-    for token in drawn:
-        print(tokenizer.decode([token.item()]), end="", flush=True)
+    for text in tokenizer.stream(token.item() for token in drawn):
+        print(text, end="", flush=True)
     print()

@@ -8,12 +8,12 @@ from typing import Any
 from minigpt.runs.summary import read_summary
 
 COLUMNS = """
-    rank job overrides val_loss_best published val_loss_best_step parameters train_s tokens_per_s status
+    rank job overrides val_bpc_best val_loss_best published val_loss_best_step parameters train_s tokens_per_s status
 """.split()
 
 
 def rank_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
-    """One row a job of a sweep, the lowest validation loss first, those without one last.
+    """One row a job of a sweep, the fewest bits per character first, those without a figure last.
 
     A job is named by the options that it does not share with all the others.
     """
@@ -32,7 +32,7 @@ def rank_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
                 "best_checkpoint": summary.get("best_checkpoint"),
             }
         )
-    rows.sort(key=lambda row: (row["val_loss_best"] is None, row["val_loss_best"] or 0.0, row["job"]))
+    rows.sort(key=lambda row: (row["val_bpc_best"] is None, row["val_bpc_best"] or 0.0, row["job"]))
     return [{"rank": place, **row} for place, row in enumerate(rows, start=1)]
 
 

@@ -3,6 +3,8 @@
 Shapes: B rows, T time, V vocabulary.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -173,16 +175,19 @@ def describe(config: dict[str, Any], data: Any, precision: str) -> dict[str, Any
     Its fingerprint is all that must stay the same for a resumed run to be the same run; how many devices compute it, in
     which precision and for how long may change.
     """
+    tokenizer = data.corpus.tokenizer.state()
+    digest = hashlib.sha256(json.dumps(tokenizer).encode()).hexdigest()
     text = {"path": data.path, "sha256": data.corpus.text_sha256, "val_fraction": data.val_fraction}
     rows = {k: v for k, v in config["data"].items() if k not in ("data_dir", "path", "url", "val_tokens_per_batch")}
     # Lightning counts micro-batches, so a resumed run must cut its steps as before.
     rows["accumulate_grad_batches"] = config["trainer"]["accumulate_grad_batches"]
     same = {part: config[part] for part in ("seed", "model", "objective", "optimizer", "scheduler")}
+    same |= {"data": rows, "text": text["sha256"], "tokenizer": {"kind": tokenizer["kind"], "sha256": digest}}
     return {
-        "fingerprint": same | {"data": rows, "text": text["sha256"], "characters": data.corpus.tokenizer.characters},
+        "fingerprint": same,
         "model": config["model"],
         "objective": config["objective"],
-        "tokenizer": data.corpus.tokenizer.state(),
+        "tokenizer": tokenizer,
         "precision": precision,
         "text": text | {"val_batch_size": data.val_batch_size, "block_size": data.block_size},
     }

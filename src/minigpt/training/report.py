@@ -9,6 +9,7 @@ import torch
 from rich.markup import escape
 
 from minigpt import STARTED
+from minigpt.inference.scoring import bits_per_character
 from minigpt.model.gpt import count_parameters, flops_per_token
 from minigpt.runs.directory import CHECKPOINTS, step_of
 from minigpt.runs.run import Run, start_log
@@ -112,6 +113,7 @@ def conclude(
         "val_bpc": metrics.val.get("val/bpc"),
         "val_loss_best": best_loss,
         "val_loss_best_step": best_step,
+        "val_bpc_best": None if best_loss is None else bits_per_character(best_loss, module.tokens_per_character),
         "published": config["published"],
         "tokens_per_s": tokens / metrics.train_s if metrics.train_s else None,
         "mfu_peak": metrics.peak_name,
@@ -138,8 +140,8 @@ def what_next(summary: dict[str, Any], run: Run, wandb: WandB | None) -> list[st
     if summary["val_loss_best"] is not None:
         step = summary["val_loss_best_step"] or summary["steps"]
         lines.append(
-            f"validation loss {summary['val_loss_best']:.4f} at step {step} "
-            f"({summary['parameters']:,} parameters, text {summary['text']})"
+            f"validation loss {summary['val_loss_best']:.4f} ({summary['val_bpc_best']:.3f} bits per character) "
+            f"at step {step} ({summary['parameters']:,} parameters, text {summary['text']})"
             + (f", published {summary['published']}" if summary["published"] is not None else "")
         )
     if summary["tokens_per_s"]:

@@ -54,7 +54,7 @@ class Samples(Callback):
     def sample(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """One sample, prompt included, with the training's own random state untouched."""
         tokenizer = trainer.datamodule.corpus.tokenizer
-        prompt = "".join(c for c in self.prompt if c in tokenizer.characters) or tokenizer.characters[0]
+        prompt = tokenizer.known(self.prompt) or tokenizer.decode([0])
         device = pl_module.device
         tokens = torch.from_numpy(tokenizer.encode(prompt).astype("int64")).to(device)[None]
         generator = torch.Generator(device).manual_seed(self.seed)

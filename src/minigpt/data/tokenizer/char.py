@@ -1,0 +1,36 @@
+"""Characters."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from minigpt.data.tokenizer.base import Tokenizer
+
+
+class CharTokenizer(Tokenizer):
+    """One token per character; ids in the order of the code points.
+
+    Args:
+        characters: the vocabulary, each character once.
+    """
+
+    kind = "char"
+
+    def __init__(self, characters: str = "") -> None:
+        self.characters = "".join(sorted(set(characters)))
+        self.tokens = [c.encode() for c in self.characters]
+        self._codes = np.array([ord(c) for c in self.characters], dtype=np.uint32)
+
+    def train(self, characters: str, pieces: Iterable[str]) -> "CharTokenizer":
+        return CharTokenizer(characters)
+
+    def encode(self, text: str) -> np.ndarray:
+        codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+        ids = np.minimum(np.searchsorted(self._codes, codes), max(self.vocab_size - 1, 0))
+        if len(codes) and (not self.vocab_size or (self._codes[ids] != codes).any()):
+            self.refuse_strangers(text)
+        return ids.astype(self.dtype)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": self.kind, "characters": self.characters}
