@@ -65,6 +65,15 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(model.eval()(tokens), model(tokens))
 
 
+def test_attention_weights_may_have_a_dropout_of_their_own():
+    tokens = torch.randint(65, (1, 64))
+    own = modern(dropout=0.0, attention_dropout=0.5, zero_init=False).train()
+    assert not torch.equal(own(tokens), own(tokens))
+    without = modern(dropout=0.5, attention_dropout=0.0, zero_init=False)
+    assert {b.attention.dropout for b in without.blocks} == {0.0}
+    assert {b.attention.dropout for b in modern(dropout=0.5).blocks} == {0.5}
+
+
 @pytest.mark.parametrize(
     ("part", "formula"),
     [

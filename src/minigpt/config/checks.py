@@ -27,7 +27,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys("weight_decay temperature warmup_steps text_seed".split(), (0, math.inf, False)),
     "seed": (0, 2**63 - 1, False),
     **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
-    **dict.fromkeys("dropout momentum label_smoothing".split(), (0, 0.9999, False)),
+    **dict.fromkeys("dropout attention_dropout momentum label_smoothing".split(), (0, 0.9999, False)),
     "final": (0, 1, False),
     "val_fraction": (0, 0.9, True),
     "vocab_size": (2, 1e6, False),

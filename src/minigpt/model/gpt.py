@@ -33,6 +33,7 @@ class GPT(nn.Module):
         attention, mlp, norm, positions, embedding, block: constructors of the parts, which get `dim` and what else is
             the model's.
         dropout: probability of dropping an embedding, an attention weight or a block's output while training.
+        attention_dropout: the same for attention weights; `dropout` when None.
         tie_head: use the embedding matrix as the head (arXiv 1608.05859).
         zero_init: start the head and each block's output at zero, so that the model starts as the identity and
             predicts all tokens alike.
@@ -56,6 +57,7 @@ class GPT(nn.Module):
         embedding: Callable[..., TokenEmbedding] = TokenEmbedding,
         block: Callable[..., "Block"] | None = None,
         dropout: float = 0.0,
+        attention_dropout: float | None = None,
         tie_head: bool = False,
         zero_init: bool = False,
         init_std: float | None = 0.02,
@@ -67,10 +69,11 @@ class GPT(nn.Module):
         self.embedding = embedding(vocab_size=vocab_size, dim=dim)
         self.positions = positions(block_size=block_size, dim=dim, head_dim=dim // num_heads)
         self.dropout = Dropout(dropout)
+        attention_dropout = dropout if attention_dropout is None else attention_dropout
         self.blocks = nn.ModuleList(
             (block or Block)(
                 dim=dim,
-                attention=attention(dim=dim, num_heads=num_heads, block_size=block_size, dropout=dropout),
+                attention=attention(dim=dim, num_heads=num_heads, block_size=block_size, dropout=attention_dropout),
                 mlp=mlp(dim=dim),
                 norm=norm,
                 dropout=dropout,
