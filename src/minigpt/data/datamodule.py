@@ -180,9 +180,11 @@ class TrainStream:
 
     def gather(self, starts: np.ndarray) -> tuple[Tensor, Tensor]:
         """Inputs and targets [rows, T] of the rows that begin at `starts`."""
-        rows = torch.from_numpy(self.tokens[starts[:, None] + self.row].astype(np.int64))
-        rows = rows.pin_memory() if self.pin else rows
-        return rows[:, :-1], rows[:, 1:]
+        rows = self.tokens[starts[:, None] + self.row]
+        # Each of the two in one piece: torch copies anything else by way of memory that is not pinned.
+        batch = torch.from_numpy(np.stack((rows[:, :-1], rows[:, 1:])).astype(np.int64))
+        inputs, targets = batch.pin_memory() if self.pin else batch
+        return inputs, targets
 
 
 class ValidationStream:

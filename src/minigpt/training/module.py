@@ -34,7 +34,7 @@ class LanguageModel(lightning.LightningModule):
         optimizer: constructor that takes `parameter_groups`.
         scheduler: function of (step, total_steps) from `minigpt.training.schedules`.
         seed: names the dropout masks of each step.
-        compile: compile the network with torch.compile.
+        compile: compile the network with its loss, and on CUDA Muon's products, with torch.compile.
         tokens_per_character: what turns nats per token into bits per character.
         description: plain data that goes into each checkpoint, from which `minigpt.inference.load` rebuilds the model.
     """
@@ -60,14 +60,16 @@ class LanguageModel(lightning.LightningModule):
         self.grad_norm: Tensor | None = None
         # Sums, since torchmetrics 1.9's MeanMetric forgets its weights when it does not look for NaN.
         self.val_sums = MetricCollection({name: SumMetric(nan_strategy="disable") for name in SUMS})
+        self.compiled = compile
+        self.loss, self.score = next_token_loss, score_model
+        if compile:
+            # Functions and not the model, which draws samples too: their shapes change with each token.
+            self.loss, self.score = torch.compile(next_token_loss), torch.compile(score_model)
         optimizer(parameter_groups(model))  # an option that it refuses is better refused before a run begins
         scheduler(0, total_steps=1)
-        if compile:
-            self.model.compile()  # in place: the names in the state dict stay as they are
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        tokens, targets = batch
-        return F.cross_entropy(self.model(tokens).flatten(0, 1), targets.flatten())
+        return self.loss(self.model, *batch)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Draw each micro-batch's dropout from (seed, step, micro-step, device), so that a resumed run repeats it."""
@@ -76,8 +78,7 @@ class LanguageModel(lightning.LightningModule):
         seed_generator(self.device, key + self.global_rank, self.seed)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        tokens, targets = batch
-        for name, value in zip(SUMS, score(self.model(tokens), targets), strict=True):
+        for name, value in zip(SUMS, self.score(self.model, *batch), strict=True):
             self.val_sums[name].update(value)
 
     def on_validation_epoch_end(self) -> None:
@@ -96,6 +97,8 @@ class LanguageModel(lightning.LightningModule):
         optimizer = self.optimizer(parameter_groups(self.model))
         if isinstance(optimizer, Muon):
             optimizer.low_precision = self.trainer.precision.startswith("bf16")
+            if self.compiled and self.device.type == "cuda" and self.device_mesh is None:
+                optimizer.compile()
         self.peak_lrs = [group["lr"] for group in optimizer.param_groups]
         schedule = LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -129,8 +132,8 @@ class LanguageModel(lightning.LightningModule):
         # A scaler of 16-mixed expects infinite gradients now and then, and skips them itself.
         if self.trainer.scaler is not None:
             return
-        if self.device.type == "cpu" or self.global_step % self.trainer.log_every_n_steps == 0:
-            # A look at the number makes a GPU wait, so there it is taken as often as the metrics are.
+        if self.device.type == "cpu" or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            # A look at the number makes a GPU wait, so there it is taken in the steps in which the metrics are.
             self.refuse_non_finite()
 
     def refuse_non_finite(self) -> None:
@@ -163,6 +166,16 @@ class LanguageModel(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["minigpt"] = self.description
+
+
+def next_token_loss(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy [nats] of what a model makes of token ids [B, T], against the targets [B, T]."""
+    return F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+
+
+def score_model(model: nn.Module, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `minigpt.inference.scoring.score` makes of a model on token ids [B, T] and targets [B, T]."""
+    return score(model(tokens), targets)
 
 
 def describe(config: dict[str, Any], data: Any, precision: str) -> dict[str, Any]:
