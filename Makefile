@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 NANOGPT_DIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check format bench faults audit sbom dashboard clean
+.PHONY: help setup train test check format bench bench-gpu classics faults audit sbom dashboard clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,13 @@ format: $(STAMP) ## mend style
 
 bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench NANOGPT_DIR=../nanoGPT
 	@$(BIN)/python -m benchmarks.speed --nanogpt "$(NANOGPT_DIR)"
+
+bench-gpu: $(STAMP) ## the same on a CUDA GPU: make bench-gpu NANOGPT_DIR=../nanoGPT ARGS="--only medium"
+	@$(BIN)/python -m benchmarks.gpu --nanogpt "$(NANOGPT_DIR)" $(ARGS)
+
+classics: $(STAMP) ## train every row of docs/classics.md again, and draw its curves (half an hour)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m benchmarks.classics $(ARGS)
 
 faults: $(STAMP) ## what goes wrong, done on purpose: kill -9, full disks, hostile files (10 minutes)
 	@$(BIN)/python -m benchmarks.faults

@@ -3,8 +3,8 @@
     make classics                      all of it (half an hour on two cores)
     make classics ARGS="--only ladder positions"
 
-Losses are compared here, not times: two runs at once, one thread each. All rows of a table have the same data, steps and
-optimizer unless the table says otherwise.
+Losses are compared here, not times: two runs at once, one thread each. All rows of a table have the same data, steps
+and optimizer, unless the row is an experiment of its own.
 """
 
 import argparse
@@ -20,7 +20,14 @@ from benchmarks.report import ROOT, train, write
 
 PAGE = ROOT / "docs/classics.md"
 LADDER = "bigram one_head multi_head feed_forward residual layer_norm".split()
-NANO = "model=nano model/block=pre_norm model/embedding=token trainer.max_steps=300 trainer.val_every_n_steps=50".split()
+NANO = (
+    "model=nano model/block=pre_norm model/embedding=token trainer.max_steps=300 trainer.val_every_n_steps=50".split()
+)
+
+
+def sized(kind: str, *sizes: int) -> dict[str, list[str]]:
+    """A row for each vocabulary of a subword tokenizer."""
+    return {f"{kind} {n}": [*NANO, f"data/tokenizer={kind.lower()}", f"data.tokenizer.vocab_size={n}"] for n in sizes}
 
 
 def choices(group: str, names: str) -> dict[str, list[str]]:
@@ -40,8 +47,8 @@ TABLES: dict[str, dict[str, list[str]]] = {
     "tokenizers": {
         "char": [*NANO],
         "byte": [*NANO, "data/tokenizer=byte"],
-        **{f"BPE {n}": [*NANO, "data/tokenizer=bpe", f"data.tokenizer.vocab_size={n}"] for n in (512, 1024, 4096)},
-        **{f"WordPiece {n}": [*NANO, "data/tokenizer=wordpiece", f"data.tokenizer.vocab_size={n}"] for n in (1024, 4096)},
+        **sized("BPE", 512, 1024, 4096),
+        **sized("WordPiece", 1024, 4096),
     },
     "positions": choices("model/positions", "none learned sinusoidal alibi rotary"),
     "attention": choices("model/attention", "causal qk_norm mqa gqa sliding_window strided softcap value_residual"),
@@ -64,7 +71,9 @@ def run(folder: Path, table: str, label: str, options: list[str]) -> dict[str, A
     unit = "val/bpc" if table == "tokenizers" else "val/loss"
     curve = [(int(row["step"]), float(row[unit])) for row in found["rows"] if row.get(unit)]
     figures = {k: found[k] for k in ("val_loss", "val_bpc", "parameters", "published", "steps", "train_s")}
-    print(f"{table:12} {label:24} loss {figures['val_loss']:.4f}  bits per character {figures['val_bpc']:.3f}", flush=True)
+    print(
+        f"{table:12} {label:24} loss {figures['val_loss']:.4f}  bits per character {figures['val_bpc']:.3f}", flush=True
+    )
     return {"label": label, "command": " ".join(["python src/train.py", *options]), **figures, "curve": curve}
 
 

@@ -12,40 +12,27 @@ where NANOGPT_DIR names a checkout whose Shakespeare data is prepared. Ratios ar
 """
 
 import argparse
-import csv
 import itertools
-import json
 import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from benchmarks.plain import nanogpt_steps, steps
+from benchmarks.plain import bare_run, nanogpt_steps
+from benchmarks.report import ROOT, composed, middle, train, write
+from torch import nn
 
-from minigpt.data.blocks import ShuffledBlocks
+from minigpt.config.build import build
 from minigpt.data.corpus import find_text, open_corpus
-from minigpt.data.datamodule import TrainStream
-from minigpt.inference.load import build_model
 from minigpt.inference.sampling import generate
-from minigpt.model.attention import CausalSelfAttention
-from minigpt.model.gpt import GPT
-from minigpt.model.mlp import ReLU2MLP
-from minigpt.model.norms import RMSNorm
-from minigpt.model.positions import RotaryPositions
-from minigpt.runs.summary import git_commit, read_summary
-from minigpt.training.optimizers import Muon, parameter_groups
 
-ROOT = Path(__file__).parents[1]
 NANOGPT = """
     config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=1 --eval_interval=100000 --log_interval=1
     --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --lr_decay_iters=2000 --dropout=0.0
@@ -59,16 +46,6 @@ def text() -> Any:
     """Tiny Shakespeare's tokens."""
     data_dir = os.environ.get("MINIGPT_DATA_DIR", str(ROOT / "data"))
     return open_corpus(find_text("tinyshakespeare/input.txt", data_dir), Path(data_dir) / "cache", 0.1)
-
-
-def train(folder: Path, *options: str) -> dict[str, Any]:
-    """One run of src/train.py; its summary, and the seconds of the whole program."""
-    directory = folder / f"run-{time.monotonic_ns()}"
-    command = [sys.executable, ROOT / "src/train.py", f"paths.run_dir={directory}", f"paths.log_dir={folder}", *options]
-    begin = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"WANDB_MODE": "offline"})
-    wall = time.perf_counter() - begin
-    return (read_summary(directory) or {}) | {"whole_program_s": wall, "directory": directory}
 
 
 def nanogpt_step(checkout: Path, folder: Path, count: int) -> float:
@@ -113,29 +90,35 @@ def measure_steps(folder: Path, checkout: Path | None, repeats: int) -> dict[str
     return {"runs": rows} | middle(rows)
 
 
-def measure_generation(new_tokens: int, repeats: int) -> dict[str, Any]:
-    """Tokens per second of model=small at batch 1: with the cache, and each token from the whole context again."""
-    torch.manual_seed(1)
-    model = GPT(
-        vocab_size=65, block_size=256, num_layers=6, num_heads=6, dim=384, mlp=ReLU2MLP, norm=RMSNorm,
-        attention=partial(CausalSelfAttention, qk_norm=True), positions=RotaryPositions,
-    ).eval()  # fmt: skip
+def measure_generation(model: nn.Module, new_tokens: int, repeats: int) -> dict[str, Any]:
+    """Tokens per second at batch 1: with the cache, and each token from the whole context again."""
+    model.eval()
+    device = next(model.parameters()).device
     rows = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        prompt = torch.zeros(1, 1, dtype=torch.long)
-        generator = torch.Generator().manual_seed(1)
-        count = sum(1 for _ in generate(model, prompt, max_new_tokens=new_tokens, generator=generator))
-        cached = count / (time.perf_counter() - begin)
+        prompt = torch.zeros(1, 1, dtype=torch.long, device=device)
+        generator = torch.Generator(device).manual_seed(1)
+        for token in generate(model, prompt, max_new_tokens=new_tokens, generator=generator):
+            token.item()  # a reader is shown each at once, so a GPU has to wait for each
+        cached = new_tokens / (time.perf_counter() - begin)
         begin = time.perf_counter()
         with torch.inference_mode():
             for _ in range(new_tokens):
-                logits = model(prompt[:, -256:])[:, -1]
-                prompt = torch.cat((prompt, torch.multinomial(torch.softmax(logits, -1), 1)), dim=1)
+                logits = model(prompt[:, -model.block_size :])[:, -1]
+                token = torch.multinomial(torch.softmax(logits, -1), 1)
+                token.item()
+                prompt = torch.cat((prompt, token), dim=1)
         again = new_tokens / (time.perf_counter() - begin)
         rows.append({"tokens_per_s": cached, "recomputed_tokens_per_s": again, "times": cached / again})
         print(rows[-1], flush=True)
     return {"new_tokens": new_tokens, "runs": rows} | middle(rows)
+
+
+def small_model() -> nn.Module:
+    """model=small as it is before training."""
+    torch.manual_seed(1)
+    return build(composed("model=small", "model.zero_init=false")["model"])(vocab_size=65)
 
 
 STREAM = """
@@ -200,42 +183,18 @@ def measure_lightning(folder: Path, repeats: int, count: int = 120) -> dict[str,
 
     Medians of windows of ten steps, so that a logged step is in each; the two in turn.
     """
-    corpus, rows = text(), []
+    corpus, config, rows = text(), composed(f"trainer.max_steps={count}"), []
     for _ in range(repeats):
         run = train(folder, f"trainer.max_steps={count}", f"trainer.val_every_n_steps={count}")
-        with (run["directory"] / "metrics.csv").open() as file:
-            windows = [float(row["throughput/step_ms"]) for row in csv.DictReader(file) if row["throughput/step_ms"]]
-        config = yaml.safe_load((run["directory"] / "config.yaml").read_text())
-        torch.manual_seed(1)
-        model = build_model(config["model"])(vocab_size=corpus.tokenizer.vocab_size)
-        options = {k: v for k, v in config["optimizer"].items() if not k.startswith("_")}
-        optimizer = Muon(parameter_groups(model), **options)
-        optimizer.low_precision = True
-        size = {name: config["data"][name] for name in ("block_size", "batch_size")}
-        blocks = ShuffledBlocks(num_tokens=len(corpus.train), block_size=size["block_size"], seed=1)
-        stream = TrainStream(
-            corpus.train, blocks, batch_size=size["batch_size"], micro_batches=1, rank=0, world_size=1,
-            first_step=0, last_step=count,
-        )  # fmt: skip
-        seconds = list(itertools.islice(steps(model, optimizer, stream, bf16=True), count))
+        windows = [float(row["throughput/step_ms"]) for row in run["rows"] if row["throughput/step_ms"]]
+        _, loop = bare_run(config, torch.device("cpu"), corpus.train, corpus.tokenizer.vocab_size)
+        seconds = list(itertools.islice(loop, count))
         bare = [100 * sum(seconds[n : n + 10]) for n in range(0, count, 10)]
         row = {"step_ms": statistics.median(windows[1:]), "bare_step_ms": statistics.median(bare[1:])}
         row["overhead"] = row["step_ms"] / row["bare_step_ms"] - 1
         rows.append(row)
         print(row, flush=True)
     return {"runs": rows} | middle(rows)
-
-
-def middle(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The median of each figure."""
-    return {k: statistics.median(row[k] for row in rows) for k in rows[0] if k != "seed"}
-
-
-def processor() -> str:
-    """The processor's name and how many of it this process may use."""
-    lines = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = re.findall(r"model name\s*: (.*)", lines)
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
 def main() -> None:
@@ -254,26 +213,15 @@ def main() -> None:
             "time_to_loss": partial(measure_time_to_loss, folder, checkout, arguments.seeds),
             "steps": partial(measure_steps, folder, checkout, arguments.repeats),
             "lightning": partial(measure_lightning, folder, arguments.repeats),
-            "generation": partial(measure_generation, 1000, arguments.repeats),
+            "generation": lambda: measure_generation(small_model(), 1000, arguments.repeats),
             "data_path": partial(measure_data_path, folder, arguments.megabytes),
             "start": partial(measure_start, folder, arguments.repeats),
         }
         found = {name: measure() for name, measure in measures.items() if name in (arguments.only or measures)}
-    report = {
-        "date": date.today().isoformat(),
-        "machine": processor(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": git_commit(),
-        **found,
-    }
     for name, figures in found.items():
         shown = {k: round(v, 3) for k, v in figures.items() if isinstance(v, int | float)}
         print(f"{name:14} " + "  ".join(f"{k} {v:,}" for k, v in shown.items()))
-    path = ROOT / "benchmarks/results" / f"speed_{report['date']}.json"
-    earlier = json.loads(path.read_text()) if arguments.only and path.is_file() else {}  # of the same day
-    path.write_text(json.dumps(earlier | report, indent=2, default=str) + "\n")
-    print(f"written to {path.relative_to(ROOT)}")
+    write("speed", found, merge=bool(arguments.only))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time to nanoGPT's CPU result: `make bench NANOGPT_DIR=../nanoGPT`.
+"""Time to nanoGPT's CPU result: `python -m benchmarks.time_to_loss --nanogpt ../nanoGPT`.
 
 Trains the default recipe and, where a checkout of nanoGPT is named, nanoGPT's own CPU configuration, in turn on the
 same machine, and writes the figures as JSON to benchmarks/results/. Both are timed by their training steps alone
@@ -6,24 +6,16 @@ same machine, and writes the figures as JSON to benchmarks/results/. Both are ti
 """
 
 import argparse
-import csv
-import json
-import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
-import torch
+from benchmarks.report import middle, train, write
 
-from minigpt.runs.summary import git_commit, read_summary
-
-ROOT = Path(__file__).parents[1]
 GOAL = 1.88  # nanoGPT's README: the validation loss of its CPU configuration
 NANOGPT = """
     config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64
@@ -33,24 +25,16 @@ NANOGPT = """
 
 def run_minigpt(folder: Path, options: list[str]) -> dict:
     """One run of `src/train.py`."""
-    directory = folder / f"minigpt-{time.monotonic_ns()}"
-    command = [sys.executable, ROOT / "src/train.py", f"paths.run_dir={directory}", f"paths.log_dir={folder}", *options]
-    begin = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"WANDB_MODE": "offline"})
-    wall = time.perf_counter() - begin
-    summary = read_summary(directory)
-    assert summary is not None
-    with (directory / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    step_s = summary["train_s"] / summary["steps"]
-    reached = [int(row["step"]) for row in rows if row["val/loss"] and float(row["val/loss"]) <= GOAL]
+    run = train(folder, *options)
+    step_s = run["train_s"] / run["steps"]
+    reached = [int(row["step"]) for row in run["rows"] if row["val/loss"] and float(row["val/loss"]) <= GOAL]
     return {
-        "val_loss": summary["val_loss_best"],
-        "parameters": summary["parameters"],
-        "steps": summary["steps"],
-        "train_s": summary["train_s"],
+        "val_loss": run["val_loss_best"],
+        "parameters": run["parameters"],
+        "steps": run["steps"],
+        "train_s": run["train_s"],
         "step_ms": 1000 * step_s,
-        "whole_program_s": wall,
+        "whole_program_s": run["whole_program_s"],
         "train_s_to_goal": reached[0] * step_s if reached else None,
     }
 
@@ -76,19 +60,6 @@ def run_nanogpt(checkout: Path, folder: Path) -> dict:
     }
 
 
-def middle(runs: list[dict]) -> dict:
-    """The median of each figure."""
-    return {k: statistics.median(r[k] for r in runs) if runs[0][k] is not None else None for k in runs[0]}
-
-
-def processor() -> str:
-    """The processor's name and how many of it this process may use."""
-    names = (
-        re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
-    )
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
-
-
 def main() -> None:
     """Run both in turn, print the medians, write all figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -106,25 +77,14 @@ def main() -> None:
             if arguments.nanogpt:
                 theirs.append(run_nanogpt(Path(arguments.nanogpt).absolute(), Path(folder)))
                 print("nanoGPT", theirs[-1], flush=True)
-    report = {
-        "date": date.today().isoformat(),
-        "machine": processor(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": git_commit(),
-        "options": arguments.options,
-        "minigpt": middle(ours),
-        "minigpt_runs": ours,
-    }
+    report = {"options": arguments.options, "minigpt": middle(ours), "minigpt_runs": ours}
     if theirs:
         report |= {"nanogpt": middle(theirs), "nanogpt_runs": theirs}
         for key in ("train_s", "whole_program_s"):
             ratio = statistics.median(n[key] / m[key] for m, n in zip(ours, theirs, strict=True))
             report[f"times_faster_{key}"] = ratio
             print(f"{key}: {ratio:.2f} times as fast as nanoGPT")
-    path = ROOT / "benchmarks/results" / f"time_to_loss_{report['date']}.json"
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"written to {path.relative_to(ROOT)}")
+    write("time_to_loss", report)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ def test_targets_are_the_next_tokens(kind):
     inputs, targets = next(iter(stream(blocks=kind(num_tokens=1000, block_size=16, seed=1))))
     assert inputs.shape == targets.shape == (12, 16)
     assert (targets == inputs + 1).all()  # the text counts up
+    assert inputs.is_contiguous() and targets.is_contiguous(), "else their way to a GPU is not the pinned one"
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])

@@ -20,6 +20,7 @@ from minigpt.model.norms import LayerNorm, RMSNorm
 from minigpt.model.objectives import NextToken
 from minigpt.model.positions import LearnedPositions, RotaryPositions
 from minigpt.training.callbacks.metrics import Metrics
+from minigpt.training.callbacks.samples import Samples
 from minigpt.training.module import LanguageModel
 from minigpt.training.optimizers import Muon
 from minigpt.training.schedules import constant
@@ -63,13 +64,14 @@ def train(
     precision="32-true",
     max_steps=3,
     tokenizer=CharTokenizer,
+    compile=False,
     **options,
 ):
     torch.manual_seed(1)
     size = {"num_chars": 4000, "block_size": 16, "batch_size": batch_size}
     data = PocketDataModule(text_seed=1, data_dir=str(tmp_path), seed=1, tokenizer=tokenizer, **size)
     model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, dropout=dropout, **SIZES, **parts)
-    how = {"objective": NextToken(), "tokens_per_character": data.corpus.tokens_per_character}
+    how = {"objective": NextToken(), "tokens_per_character": data.corpus.tokens_per_character, "compile": compile}
     module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, seed=1, **how)
     record = Record()
     options = {
@@ -189,9 +191,34 @@ def test_dropout_is_drawn_from_the_step_and_the_device():
     assert torch.rand(4).tolist() == drawn[1, 1, 0]
 
 
-def test_compiled_names_stay(tmp_path):
-    data = PocketDataModule(num_chars=2000, text_seed=1, data_dir=str(tmp_path), block_size=16, batch_size=4, seed=1)
-    model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, **SIZES, **MODERN)
-    names = list(model.state_dict())
-    LanguageModel(model, optimizer=MUON, scheduler=SCHEDULE, objective=NextToken(), seed=1, compile=True)
-    assert list(model.state_dict()) == names
+def test_a_compiled_run_compiles_two_functions_and_keeps_the_names(tmp_path, monkeypatch):
+    """One graph for training and one for validation, whatever comes in between; without the code that takes minutes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    plain, _, _ = train(tmp_path)
+    graphs = []
+
+    class Watch(Samples):
+        def setup(self, trainer, *args, **kwargs):
+            trainer.run_directory = tmp_path
+
+        def on_train_batch_end(self, *args, **kwargs):
+            graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+    callbacks = [Metrics(), Watch(max_new_tokens=4)]
+    module, _, _ = train(tmp_path, compile=True, val_every_n_steps=1, callbacks=callbacks)
+    assert graphs == [1, 2, 2]
+    assert list(module.state_dict()) == list(plain.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), plain.parameters(), strict=True))
+
+
+def test_a_gpu_waits_for_its_gradient_where_it_waits_for_its_metrics():
+    looks = []
+    trainer = SimpleNamespace(scaler=None, log_every_n_steps=5)
+    module = SimpleNamespace(model=torch.nn.Linear(1, 1), trainer=trainer, device=torch.device("cuda"))
+    module.refuse_non_finite = lambda: looks.append(module.global_step + 1)
+    module.model(torch.ones(1)).backward()
+    for module.global_step in range(12):  # steps that are done
+        LanguageModel.configure_gradient_clipping(module, None)
+    assert looks == [5, 10]

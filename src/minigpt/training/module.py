@@ -37,7 +37,7 @@ class LanguageModel(lightning.LightningModule):
         scheduler: function of (step, total_steps) from `minigpt.training.schedules`.
         objective: from `minigpt.model.objectives`.
         seed: names the dropout masks of each step.
-        compile: compile the network with torch.compile.
+        compile: compile the network with its loss, and on CUDA Muon's products, with torch.compile.
         tokens_per_character: what turns nats per token into bits per character.
         description: plain data that goes into each checkpoint, from which `minigpt.inference.load` rebuilds the model.
     """
@@ -65,13 +65,16 @@ class LanguageModel(lightning.LightningModule):
         self.grad_norm: Tensor | None = None
         # Sums, since torchmetrics 1.9's MeanMetric forgets its weights when it does not look for NaN.
         self.val_sums = MetricCollection({name: SumMetric(nan_strategy="disable") for name in SUMS})
+        self.compiled = compile
+        self.loss, self.score = objective.loss, objective.score
+        if compile:
+            # Functions and not the model, which draws samples too: their shapes change with each token.
+            self.loss, self.score = torch.compile(objective.loss), torch.compile(objective.score)
         optimizer(parameter_groups(model))  # an option that it refuses is better refused before a run begins
         scheduler(0, total_steps=1)
-        if compile:
-            self.model.compile()  # in place: the names in the state dict stay as they are
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        loss, reported = self.objective.loss(self.model, *batch)
+        loss, reported = self.loss(self.model, *batch)
         return {"loss": loss, "reported": reported.detach()}
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
@@ -81,7 +84,7 @@ class LanguageModel(lightning.LightningModule):
         seed_generator(self.device, key + self.global_rank, self.seed)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        for name, value in zip(SUMS, self.objective.score(self.model, *batch), strict=True):
+        for name, value in zip(SUMS, self.score(self.model, *batch), strict=True):
             self.val_sums[name].update(value)
 
     def on_validation_epoch_end(self) -> None:
@@ -100,6 +103,8 @@ class LanguageModel(lightning.LightningModule):
         optimizer = self.optimizer(parameter_groups(self.model))
         if isinstance(optimizer, Muon):
             optimizer.low_precision = self.trainer.precision.startswith("bf16")
+            if self.compiled and self.device.type == "cuda" and self.device_mesh is None:
+                optimizer.compile()
         self.peak_lrs = [group["lr"] for group in optimizer.param_groups]
         schedule = LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -133,8 +138,8 @@ class LanguageModel(lightning.LightningModule):
         # A scaler of 16-mixed expects infinite gradients now and then, and skips them itself.
         if self.trainer.scaler is not None:
             return
-        if self.device.type == "cpu" or self.global_step % self.trainer.log_every_n_steps == 0:
-            # A look at the number makes a GPU wait, so there it is taken as often as the metrics are.
+        if self.device.type == "cpu" or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            # A look at the number makes a GPU wait, so there it is taken in the steps in which the metrics are.
             self.refuse_non_finite()
 
     def refuse_non_finite(self) -> None:

@@ -70,9 +70,14 @@ class Muon(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
         self.low_precision = False
+        self.orthogonalize = orthogonalize
         for group in self.param_groups:
             if group["role"] != HIDDEN:
                 group["lr"] = adamw_lr
+
+    def compile(self) -> None:
+        """Compile the orthogonalisation: dozens of small operations for each shape of matrices."""
+        self.orthogonalize = torch.compile(orthogonalize, dynamic=False)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -104,7 +109,7 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
             stacked = torch.stack(nesterov)
-            updates = orthogonalize(stacked.bfloat16() if self.low_precision else stacked, group["iterations"])
+            updates = self.orthogonalize(stacked.bfloat16() if self.low_precision else stacked, group["iterations"])
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"] * scale)
