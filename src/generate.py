@@ -8,9 +8,9 @@ from minigpt.config.door import door
 @door("generate")
 def main(config: dict[str, Any]) -> None:
     from minigpt.inference.load import find_trained
-    from minigpt.inference.report import stream_text
+    from minigpt.inference.report import write
 
-    stream_text(find_trained(config["run"], config["paths"]["log_dir"], config["device"]), config)
+    write(find_trained(config["run"], config["paths"]["log_dir"], config["device"]), config)
 
 
 if __name__ == "__main__":
