@@ -8,10 +8,10 @@ from minigpt.config.door import door
 @door("generate")
 def main(config: dict[str, Any]) -> None:
     from minigpt.inference.load import find_trained
-    from minigpt.inference.report import stream_text
+    from minigpt.inference.report import write
 
     trained = find_trained(config["run"], config["paths"]["log_dir"], config["device"], config["average"])
-    stream_text(trained, config)
+    write(trained, config)
 
 
 if __name__ == "__main__":

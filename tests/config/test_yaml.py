@@ -12,12 +12,16 @@ from omegaconf import open_dict
 import minigpt.config.door  # noqa: F401  registers the resolvers that the files use
 from minigpt.config.checks import check, parts
 from minigpt.config.conf import CONF, targets
+from minigpt.config.errors import ConfigError
 from minigpt.config.signature import find_definition, read_signature
 
 FILES = sorted(str(f.relative_to(CONF)) for f in CONF.rglob("*.yaml"))
 EXTRA = {  # what a choice needs on the command line besides its own name
     "model/bigram.yaml": ["scheduler=constant"],
     "data/text.yaml": [f"data.path={__file__}"],
+    "data/restore.yaml": ["model=encoder_decoder"],
+    "data/restore_pocket.yaml": ["model=encoder_decoder"],
+    "model/encoder_decoder.yaml": ["data=restore"],
     "hparams_search/optuna.yaml": None,  # composed only where the extra is installed
 }
 
@@ -57,6 +61,12 @@ CHOICES = [
 def test_choice_composes_and_passes_the_checks(file):
     config = composed("train", *options_of(file))
     assert config["model"]["_target_"]
+
+
+@pytest.mark.parametrize("option", ["model=encoder_decoder", "data=restore"])
+def test_an_encoder_decoder_and_its_lines_go_together(option):
+    with pytest.raises(ConfigError, match="model=encoder_decoder data=restore"):
+        composed("train", option)
 
 
 @pytest.mark.parametrize("door", ["train", "evaluate", "generate", "export"])

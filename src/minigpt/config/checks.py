@@ -18,13 +18,13 @@ from minigpt.config.signature import accepts, read_signature
 AT_LEAST_ONE = """
     num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
     accumulate_grad_batches val_every_n_steps log_every_n_steps every_n_steps keep_last patience max_new_tokens top_k
-    iterations val_tokens_per_batch window num_samples width average
+    iterations val_tokens_per_batch window num_samples width average beam decode_lines num_lines
 """.split()
 ABOVE_ZERO = "lr adamw_lr base gradient_clip_val eps line_every_s timeout_s sigma init_std".split()
 RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, math.inf, False)),
     **dict.fromkeys(ABOVE_ZERO, (0, math.inf, True)),
-    **dict.fromkeys("weight_decay temperature warmup_steps text_seed".split(), (0, math.inf, False)),
+    **dict.fromkeys("weight_decay temperature warmup_steps text_seed length_penalty".split(), (0, math.inf, False)),
     "seed": (0, 2**63 - 1, False),
     **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
     **dict.fromkeys("dropout attention_dropout momentum label_smoothing".split(), (0, 0.9999, False)),
@@ -111,7 +111,9 @@ def supplied(path: str) -> Mapping[str, str]:
     return {
         "model": {"vocab_size": "the text"},
         "model.attention": parts_of_model,
-        "model.block": dict.fromkeys(("dim", "attention", "mlp", "norm", "dropout"), "the model"),
+        "model.encoder_attention": parts_of_model,
+        "model.cross_attention": parts_of_model,
+        "model.block": dict.fromkeys(("dim", "attention", "cross_attention", "mlp", "norm", "dropout"), "the model"),
         "model.embedding": {"dim": "the model", "vocab_size": "the text"},
         "model.mlp": {"dim": "the model"},
         "model.norm": {"dim": "the model"},
@@ -161,6 +163,10 @@ def check_together(config: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{group}.{name}={node} is no part: it must have a _target_, or be null")
     if not config["name"] or config["name"].startswith(".") or "/" in config["name"] or "\0" in config["name"]:
         raise ConfigError(f"name={config['name']!r} must be usable as a folder's name")
+    if ("EncoderDecoder" in model["_target_"]) != ("Restore" in data["_target_"]):
+        raise ConfigError(
+            "an encoder-decoder restores lines: choose both of model=encoder_decoder data=restore, or none"
+        )
     if data["block_size"] > model["block_size"]:
         raise ConfigError(f"data.block_size={data['block_size']} is longer than model.block_size={model['block_size']}")
     if data["batch_size"] * data["block_size"] > MOST_TOKENS:

@@ -50,6 +50,9 @@ class Evaluate:
     text: str | None  # another UTF-8 text to score, whole; the run's own validation split when null
     device: str  # auto, cpu, cuda or mps
     precision: str | None  # the run's own when null
+    beam: int  # restored lines: how many hypotheses are kept
+    length_penalty: float  # restored lines: 0 favours short hypotheses
+    decode_lines: int | None  # restored lines: how many, from the first on; all when null
     paths: Paths
 
 
@@ -65,7 +68,10 @@ class Generate:
     top_k: int | None  # draw from the k likeliest tokens alone
     top_p: float | None  # draw from the fewest tokens whose probabilities reach p
     seed: int
-    num_samples: int  # drawn side by side
+    num_samples: int  # drawn side by side, or the best of the beam
+    beam: int | None  # search for the likeliest text with so many hypotheses, instead of drawing one
+    length_penalty: float  # 0 favours short hypotheses
+    end: str | None  # the character that ends a hypothesis
     device: str  # auto, cpu, cuda or mps
     paths: Paths
 

@@ -104,12 +104,15 @@ class TextDataModule(lightning.LightningDataModule):
             self._corpus = corpus
         return self._corpus
 
+    @property
+    def tokens_per_epoch(self) -> int:
+        """The tokens of as many rows as go once through the training part."""
+        return len(self.corpus.train)
+
     def train_dataloader(self) -> "TrainStream":
         trainer = self.trainer
         assert trainer is not None and trainer.max_steps > 0
-        return TrainStream(
-            self.corpus.train,
-            self.blocks(num_tokens=len(self.corpus.train), block_size=self.block_size, seed=self.seed),
+        return self.train_stream(
             batch_size=self.batch_size,
             micro_batches=trainer.accumulate_grad_batches,
             rank=trainer.global_rank,
@@ -122,13 +125,16 @@ class TextDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> "ValidationStream":
         assert self.trainer is not None
-        return ValidationStream(
-            self.corpus.val,
-            block_size=self.block_size,
-            batch_size=self.val_batch_size,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        return self.val_stream(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
+
+    def train_stream(self, **place: Any) -> "TrainStream":
+        """The micro-batches of one place in a run, see `TrainStream`."""
+        blocks = self.blocks(num_tokens=len(self.corpus.train), block_size=self.block_size, seed=self.seed)
+        return TrainStream(self.corpus.train, blocks, **place)
+
+    def val_stream(self, **place: Any) -> "ValidationStream":
+        """The validation batches of one device, see `ValidationStream`."""
+        return ValidationStream(self.corpus.val, block_size=self.block_size, batch_size=self.val_batch_size, **place)
 
 
 class PocketDataModule(TextDataModule):
@@ -223,7 +229,7 @@ class ValidationStream:
     ) -> None:
         self.tokens = tokens
         self.block_size = block_size
-        self.num_rows = -(-(len(tokens) - 1) // block_size)
+        self.num_rows = self.count_rows()
         self.share = min(-(-batch_size // world_size), -(-self.num_rows // world_size))
         self.rank = rank
         self.world_size = world_size
@@ -233,15 +239,22 @@ class ValidationStream:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in range(len(self)):
-            first = (batch * self.world_size + self.rank) * self.share * self.block_size
-            count = self.share * self.block_size
-            piece = self.tokens[first : first + count + 1].astype(np.int64)
-            inputs = np.zeros(count, dtype=np.int64)
-            targets = np.full(count, IGNORED, dtype=np.int64)
-            known = max(len(piece) - 1, 0)
-            inputs[:known], targets[:known] = piece[:-1], piece[1:]
-            shape = (self.share, self.block_size)
-            yield torch.from_numpy(inputs).view(shape), torch.from_numpy(targets).view(shape)
+            yield self.gather((batch * self.world_size + self.rank) * self.share)
+
+    def count_rows(self) -> int:
+        """How many rows hold the split."""
+        return -(-(len(self.tokens) - 1) // self.block_size)
+
+    def gather(self, row: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of `share` rows from this one on."""
+        first, count = row * self.block_size, self.share * self.block_size
+        piece = self.tokens[first : first + count + 1].astype(np.int64)
+        inputs = np.zeros(count, dtype=np.int64)
+        targets = np.full(count, IGNORED, dtype=np.int64)
+        known = max(len(piece) - 1, 0)
+        inputs[:known], targets[:known] = piece[:-1], piece[1:]
+        shape = (self.share, self.block_size)
+        return torch.from_numpy(inputs).view(shape), torch.from_numpy(targets).view(shape)
 
 
 def check_warmup(pairs: Sequence[Sequence[int]], block_size: int) -> list[tuple[int, int]]:

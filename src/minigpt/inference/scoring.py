@@ -24,8 +24,16 @@ class Score:
     tokens: int
 
 
+Tokens = Tensor | tuple[Tensor, ...]  # what a model reads
+
+
+def to_device(tokens: Tokens, device: torch.device) -> Tokens:
+    """One tensor, or several, on a device."""
+    return tokens.to(device) if isinstance(tokens, Tensor) else tuple(each.to(device) for each in tokens)
+
+
 @torch.inference_mode()
-def evaluate(model: nn.Module, objective: NextToken, batches: Iterable[tuple[Tensor, Tensor]], precision: str) -> Score:
+def evaluate(model: nn.Module, objective: NextToken, batches: Iterable[tuple[Tokens, Tensor]], precision: str) -> Score:
     """The exact mean over all batches, in the precision that the model was validated in while it was trained."""
     device = next(model.parameters()).device
     mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
@@ -36,7 +44,7 @@ def evaluate(model: nn.Module, objective: NextToken, batches: Iterable[tuple[Ten
     model.eval()
     with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None, cache_enabled=False):
         for tokens, targets in batches:
-            sums = objective.score(model, tokens.to(device), targets.to(device))
+            sums = objective.score(model, to_device(tokens, device), targets.to(device))
             loss, correct, count = (
                 total + part.item() for total, part in zip((loss, correct, count), sums, strict=True)
             )

@@ -1,9 +1,10 @@
-"""Causal self-attention, fused and written out.
+"""Attention, fused and written out: causal, bidirectional, and from a decoder to its encoder.
 
 Shapes: B batch, T query positions, S key positions, D dim, H query heads, K key-value heads, C head_dim.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,14 +83,16 @@ class CausalSelfAttention(nn.Module):
         """Queries [B, H, T, C], keys and values [B, K, S, C]; with a cache, S counts the cached positions too."""
         heads = self.query_key_value(x).unflatten(-1, (-1, self.head_dim))  # [B, T, H + 2K, C]
         qk, v = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
-        if self.qk_norm:
-            qk = rms_norm(qk)
-        qk = context.positions.rotate(qk, context.start)
+        qk = self.turn(qk, context, context.start)
         q, k = qk.transpose(1, 2).split((self.num_heads, self.num_kv_heads), dim=1)
         v = v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v, context.start, self.block_size)
         return q, k, v
+
+    def turn(self, heads: Tensor, context: Context, start: int) -> Tensor:
+        """Queries or keys [B, T, N, C] of the positions from `start` on, normalised and turned as positions are."""
+        return context.positions.rotate(rms_norm(heads) if self.qk_norm else heads, start)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """softmax(q k^T / sqrt(C) + mask) v, written out: the result [B, H, T, C] and the weights [B, H, T, S].
@@ -106,7 +109,8 @@ class CausalSelfAttention(nn.Module):
     def attend_fused(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """The same as `attend` by torch's fused kernel, which never holds the weights in memory."""
         # The kernel is fastest when it is only told that attention is causal, without a mask to read.
-        causal = self.is_plain and context.positions.bias is None and q.shape[2] == k.shape[2]
+        masked = context.positions.bias is not None or context.padding is not None
+        causal = self.is_plain and not masked and q.shape[2] == k.shape[2]
         return F.scaled_dot_product_attention(
             q,
             k,
@@ -118,8 +122,43 @@ class CausalSelfAttention(nn.Module):
         )
 
     def visible(self, q: Tensor, k: Tensor, context: Context) -> Tensor:
-        """What is added to the scores of the newest T positions with the S known ones, [T, S] or [H, T, S]."""
+        """What is added to the scores of the newest T positions with the S known ones; [B, H, T, S] or broadcast."""
         end = k.shape[2]
         rows, bias = slice(end - q.shape[2], end), context.positions.bias
         mask = self.mask[..., rows, :end]
-        return mask if bias is None else mask + bias[:, rows, :end]
+        mask = mask if bias is None else mask + bias[:, rows, :end]
+        return mask if context.padding is None else mask + context.padding
+
+
+class BidirectionalAttention(CausalSelfAttention):
+    """Every position looks at all, those after it too: an encoder's attention (arXiv 1706.03762, section 3.2.3)."""
+
+    def make_mask(self, block_size: int) -> Tensor:
+        return torch.zeros(block_size, block_size)
+
+
+class CrossAttention(CausalSelfAttention):
+    """Every position looks at all of `context.memory`, what an encoder made of its source (the same section).
+
+    Positions act on both sides alike, but what they add to the scores of a text with itself is left out.
+    """
+
+    def __init__(self, *, dim: int, bias: bool = False, **options: Any) -> None:
+        super().__init__(dim=dim, bias=bias, **options)
+        self.is_plain = False
+        del self.query_key_value
+        self.query = nn.Linear(dim, self.num_heads * self.head_dim, bias=bias)
+        self.key_value = nn.Linear(dim, 2 * self.num_kv_heads * self.head_dim, bias=bias)
+
+    def project(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        q = self.turn(self.query(x).unflatten(-1, (-1, self.head_dim)), context, context.start).transpose(1, 2)
+        if cache is not None and cache.memory is not None:
+            return q, *cache.memory
+        k, v = self.key_value(context.memory).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=2)
+        k, v = self.turn(k, context, 0).transpose(1, 2), v.transpose(1, 2)
+        if cache is not None:
+            cache.memory = k, v
+        return q, k, v
+
+    def visible(self, q: Tensor, k: Tensor, context: Context) -> Tensor:
+        return context.memory_padding

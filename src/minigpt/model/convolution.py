@@ -32,6 +32,8 @@ class ConvolutionBlock(Block):
     def forward(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
         read = self.attention_convolution(self.attention_norm(x), cache)
         x = x + self.dropout(self.attention(read, context, cache))
+        if self.cross_attention is not None:
+            x = self.apply_part(x, self.cross_attention, self.cross_norm, context, cache)
         read = self.mlp_convolution(self.mlp_norm(x), cache)
         return x + self.dropout(self.mlp(read))
 

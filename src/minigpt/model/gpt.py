@@ -8,6 +8,7 @@ Shapes: B batch, T time, D dim, V vocabulary.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -91,10 +92,10 @@ class GPT(nn.Module):
         """Token ids [B, T] -> logits [B, T, V] of the token that follows each. A cache holds what came before."""
         return self.head(self.hidden(tokens, cache))
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Token ids [B, T] -> what the head reads [B, T, D]."""
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, **shared: Tensor) -> Tensor:
+        """Token ids [B, T] -> what the head reads [B, T, D]; `shared` goes into the layers' `Context`."""
         start, earlier = (0, None) if cache is None else (cache.length, cache.recent)
-        context = Context(self.positions, start)
+        context = Context(self.positions, start, **shared)
         x = self.dropout(self.positions.add(self.embedding(tokens, earlier), start))
         for layer, block in enumerate(self.blocks):
             x = block(x, context, None if cache is None else cache.layers[layer])
@@ -106,9 +107,9 @@ class GPT(nn.Module):
         """An empty cache for one generation with this model."""
         return KVCache(num_layers=len(self.blocks))
 
-    def attention_weights(self, tokens: Tensor) -> list[Tensor]:
+    def attention_weights(self, tokens: Tensor, **shared: Tensor) -> list[Tensor]:
         """The attention weights [B, H, T, T] of each layer for token ids [B, T]."""
-        context = Context(self.positions)
+        context = Context(self.positions, **shared)
         x = self.positions.add(self.embedding(tokens), 0)
         weights = []
         for block in self.blocks:
@@ -131,38 +132,54 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm block: attention, then MLP, each added to the residual stream."""
+    """Pre-norm block: attention, then MLP, each added to the residual stream.
+
+    In a decoder that has an encoder, `cross_attention` to what that has read comes between the two.
+    """
 
     def __init__(
-        self, *, dim: int, attention: nn.Module, mlp: nn.Module, norm: Callable[..., nn.Module], dropout: float
+        self,
+        *,
+        dim: int,
+        attention: nn.Module,
+        mlp: nn.Module,
+        norm: Callable[..., nn.Module],
+        dropout: float,
+        cross_attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.attention_norm = norm(dim=dim)
         self.attention = attention
+        self.cross_norm = None if cross_attention is None else norm(dim=dim)
+        self.cross_attention = cross_attention
         self.mlp_norm = norm(dim=dim)
         self.mlp = mlp
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
         """x [B, T, D] -> [B, T, D]."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), context, cache))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        x = self.apply_part(x, self.attention, self.attention_norm, context, cache)
+        if self.cross_attention is not None:
+            x = self.apply_part(x, self.cross_attention, self.cross_norm, context, cache)
+        return self.apply_part(x, self.mlp, self.mlp_norm)
+
+    def apply_part(self, x: Tensor, part: nn.Module, norm: nn.Module, *context: Any) -> Tensor:
+        """x [B, T, D] -> [B, T, D], by one part of the block and its norm."""
+        return x + self.dropout(part(norm(x), *context))
 
 
 class PostNormBlock(Block):
-    """The paper's block: each half is added first and normalised after (arXiv 1706.03762, section 3.1)."""
+    """The paper's block: each part is added first and normalised after (arXiv 1706.03762, section 3.1)."""
 
-    def forward(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self.attention(x, context, cache)))
-        return self.mlp_norm(x + self.dropout(self.mlp(x)))
+    def apply_part(self, x: Tensor, part: nn.Module, norm: nn.Module, *context: Any) -> Tensor:
+        return norm(x + self.dropout(part(x, *context)))
 
 
 class NoResidualBlock(Block):
     """Attention, then MLP, with nothing to lead around them: hard to train when stacked."""
 
-    def forward(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
-        x = self.dropout(self.attention(self.attention_norm(x), context, cache))
-        return self.dropout(self.mlp(self.mlp_norm(x)))
+    def apply_part(self, x: Tensor, part: nn.Module, norm: nn.Module, *context: Any) -> Tensor:
+        return self.dropout(part(norm(x), *context))
 
 
 class Bigram(nn.Module):

@@ -9,12 +9,16 @@ from torch import Tensor, nn
 
 
 class LayerCache:
-    """Keys and values of one attention layer, with room for `block_size` positions, and what convolutions read last."""
+    """Keys and values of one layer's attention, with room for `block_size` positions.
+
+    `memory` holds those of its cross-attention, which stay the same; `tails` what its convolutions read last.
+    """
 
     def __init__(self) -> None:
         self.tails: dict[nn.Module, Tensor] = {}
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
+        self.memory: tuple[Tensor, Tensor] | None = None
 
     def extend(self, keys: Tensor, values: Tensor, start: int, block_size: int) -> tuple[Tensor, Tensor]:
         """Write keys and values [B, K, T, C] at position `start`; return all up to start + T."""
@@ -33,6 +37,12 @@ class LayerCache:
         self.tails[reader] = known[:, known.shape[1] - count :]
         return known
 
+    def reorder(self, rows: Tensor) -> None:
+        """Row i goes on from what row rows[i] has read; both must have the same memory."""
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[rows], self.values[rows]
+        self.tails = {reader: tail[rows] for reader, tail in self.tails.items()}
+
 
 class KVCache:
     """One `LayerCache` a layer, how many positions they hold, and the newest token ids [B, P] where they are needed."""
@@ -48,6 +58,13 @@ class KVCache:
         if keep:
             known = tokens if self.recent is None else torch.cat((self.recent, tokens), dim=1)
             self.recent = known[:, -keep:]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i goes on from what row rows[i] has read, for rows [B]."""
+        for layer in self.layers:
+            layer.reorder(rows)
+        if self.recent is not None:
+            self.recent = self.recent[rows]
 
     def clear(self) -> None:
         """Forget all positions; the memory stays."""

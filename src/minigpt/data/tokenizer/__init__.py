@@ -6,9 +6,10 @@ from minigpt.data.tokenizer.base import Tokenizer
 from minigpt.data.tokenizer.bpe import BPETokenizer
 from minigpt.data.tokenizer.byte import ByteTokenizer
 from minigpt.data.tokenizer.char import CharTokenizer
+from minigpt.data.tokenizer.lines import LineTokenizer
 from minigpt.data.tokenizer.wordpiece import WordPieceTokenizer
 
-KINDS = {cls.kind: cls for cls in (CharTokenizer, ByteTokenizer, BPETokenizer, WordPieceTokenizer)}
+KINDS = {cls.kind: cls for cls in (CharTokenizer, ByteTokenizer, BPETokenizer, WordPieceTokenizer, LineTokenizer)}
 
 
 def load_tokenizer(state: dict[str, Any]) -> Tokenizer:

@@ -27,8 +27,8 @@ class CharTokenizer(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-        ids = np.minimum(np.searchsorted(self._codes, codes), max(self.vocab_size - 1, 0))
-        if len(codes) and (not self.vocab_size or (self._codes[ids] != codes).any()):
+        ids = np.minimum(np.searchsorted(self._codes, codes), max(len(self.characters) - 1, 0))
+        if len(codes) and (not self.characters or (self._codes[ids] != codes).any()):
             self.refuse_strangers(text)
         return ids.astype(self.dtype)
 

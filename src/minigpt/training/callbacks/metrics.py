@@ -88,7 +88,7 @@ class Metrics(Callback):
             "optim/lr": self._lr,
             "optim/grad_norm": whole(pl_module.grad_norm).item(),
             "progress/tokens": tokens,
-            "progress/epoch": tokens / len(trainer.datamodule.corpus.train),
+            "progress/epoch": tokens / trainer.datamodule.tokens_per_epoch,
             "throughput/tokens_per_s": self.tokens_per_s,
             "throughput/step_ms": 1000 * seconds / self._steps,
         }
