@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 from minigpt.data.tokenizer import CharTokenizer
 from minigpt.inference.export import export_safetensors
 from minigpt.inference.load import load_trained
-from minigpt.model.attention import CausalSelfAttention
+from minigpt.inference.report import stream_text
+from minigpt.model.attention import BidirectionalAttention, CausalSelfAttention
 from minigpt.model.gpt import GPT
 from minigpt.model.mlp import MLP
 from minigpt.model.norms import LayerNorm
+from minigpt.model.objectives import MaskedTokens, NextToken
 from minigpt.model.positions import LearnedPositions
 from minigpt.runs.checkpoints import AtomicCheckpointIO
 
@@ -21,25 +23,27 @@ SIZES = {"block_size": 8, "num_layers": 1, "num_heads": 2, "dim": 16, "tie_head"
 PARTS = {"attention": CausalSelfAttention, "mlp": MLP, "norm": LayerNorm, "positions": LearnedPositions}
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
+def save_checkpoint(path, parts=PARTS, objective=NextToken):
     """A checkpoint with a tied head, as a training leaves it."""
     tokenizer = CharTokenizer("abc")
-    model = GPT(vocab_size=3, **SIZES, **{k: partial(v) for k, v in PARTS.items()})
-    named = {k: {"_target_": f"{v.__module__}.{v.__name__}", "_partial_": True} for k, v in PARTS.items()}
+    model = GPT(vocab_size=3 + objective.extra_tokens, **SIZES, **{k: partial(v) for k, v in parts.items()})
+    named = {k: {"_target_": f"{v.__module__}.{v.__name__}", "_partial_": True} for k, v in parts.items()}
     description = {
         "model": {"_target_": "minigpt.model.gpt.GPT", "_partial_": True, **SIZES, **named},
-        "objective": {"_target_": "minigpt.model.objectives.NextToken"},
+        "objective": {"_target_": f"minigpt.model.objectives.{objective.__name__}"},
         "tokenizer": tokenizer.state(),
         "precision": "32-true",
         "text": {"path": "x.txt", "sha256": "0", "val_fraction": 0.1, "val_batch_size": 4, "block_size": 8},
         "fingerprint": {"seed": 1},
     }
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
-    AtomicCheckpointIO().save_checkpoint(
-        {"minigpt": description, "state_dict": state, "global_step": 7}, tmp_path / "step_7.ckpt"
-    )
-    return tmp_path / "step_7.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"minigpt": description, "state_dict": state, "global_step": 7}, path)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return save_checkpoint(tmp_path / "step_7.ckpt")
 
 
 def test_the_exported_model_is_the_same(checkpoint, tmp_path):
@@ -50,6 +54,16 @@ def test_the_exported_model_is_the_same(checkpoint, tmp_path):
     assert torch.equal(one.model(tokens), two.model(tokens))
     assert (two.step, two.precision, two.text) == (7, "32-true", one.text)
     assert two.tokenizer.characters == "abc" and "fingerprint" not in two.description
+
+
+def test_an_encoder_is_loaded_with_its_mask_token_and_does_not_generate(tmp_path, capsys):
+    parts = PARTS | {"attention": BidirectionalAttention}
+    trained = load_trained(save_checkpoint(tmp_path / "step_7.ckpt", parts, MaskedTokens))
+    assert trained.model.vocab_size == 4 and trained.tokenizer.vocab_size == 3
+    with pytest.raises(ValueError, match="not to go on with a text"):
+        stream_text(trained, {"prompt": "a", "num_samples": 1})
+    export_safetensors(trained, str(tmp_path / "model.safetensors"))
+    assert "generate" not in capsys.readouterr().out
 
 
 def test_nothing_is_overwritten(checkpoint, tmp_path):

@@ -59,8 +59,11 @@ def stream_text(trained: Trained, config: dict[str, Any]) -> None:
     """Print the prompt and what the model makes of it, token by token; several samples at their end, as one batch.
 
     Raises:
-        ValueError: the prompt is empty or has characters that the model does not know.
+        ValueError: the prompt is empty or has characters that the model does not know, or the model fills gaps alone.
     """
+    if not trained.objective.generates:
+        name = type(trained.objective).__name__
+        raise ValueError(f"{trained.path} was trained for {name}, not to go on with a text: score it with evaluate.py")
     tokenizer = trained.tokenizer
     if not config["prompt"]:
         raise ValueError("prompt is empty: give at least one character, such as prompt='ROMEO:'")

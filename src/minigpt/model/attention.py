@@ -123,3 +123,10 @@ class CausalSelfAttention(nn.Module):
         rows, bias = slice(end - q.shape[2], end), context.positions.bias
         mask = self.mask[..., rows, :end]
         return mask if bias is None else mask + bias[:, rows, :end]
+
+
+class BidirectionalAttention(CausalSelfAttention):
+    """Every position looks at all, those after it too: an encoder's attention (arXiv 1810.04805, section 3)."""
+
+    def make_mask(self, block_size: int) -> Tensor:
+        return torch.zeros(block_size, block_size)
