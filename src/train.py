@@ -17,13 +17,15 @@ def main(config: dict[str, Any]) -> float | None:
 
     torch.manual_seed(config["seed"])
     data = build(config["data"])
-    model = build_within_memory(build(config["model"]), vocab_size=data.corpus.tokenizer.vocab_size, copies=2)
+    objective = build(config["objective"])
+    vocab_size = data.corpus.tokenizer.vocab_size + objective.extra_tokens
+    model = build_within_memory(build(config["model"]), vocab_size=vocab_size, copies=2)
     trainer = build(config["trainer"], precision=config["precision"])
     module = LanguageModel(
         model,
         optimizer=build(config["optimizer"]),
         scheduler=build(config["scheduler"]),
-        objective=build(config["objective"]),
+        objective=objective,
         seed=config["seed"],
         compile=config["compile"],
         tokens_per_character=data.corpus.tokens_per_character,

@@ -18,6 +18,7 @@ from minigpt.config.signature import find_definition, read_signature
 FILES = sorted(str(f.relative_to(CONF)) for f in CONF.rglob("*.yaml"))
 EXTRA = {  # what a choice needs on the command line besides its own name
     "model/bigram.yaml": ["scheduler=constant"],
+    "model/attention/bidirectional.yaml": ["objective=masked"],
     "data/text.yaml": [f"data.path={__file__}"],
     "data/restore.yaml": ["model=encoder_decoder"],
     "data/restore_pocket.yaml": ["model=encoder_decoder"],
@@ -38,16 +39,17 @@ def composed(door: str, *options: str):
     return check(own, door)
 
 
+def command_of(file: str) -> str:
+    """The option that chooses a file. Experiments are one group, whatever folder they lie in."""
+    group, _, choice = file.removesuffix(".yaml").rpartition("/")
+    if group.startswith("experiment/"):
+        group, choice = "experiment", file.removesuffix(".yaml").removeprefix("experiment/")
+    return f"{group}={choice}"
+
+
 def options_of(file: str) -> list[str]:
-    """The command line that chooses a file."""
-    return ["=".join(group_and_choice(file)), *EXTRA.get(file, [])]
-
-
-def group_and_choice(file: str) -> tuple[str, str]:
-    """A folder is a group, but for those of experiments, which are families of one group."""
-    name = file.removesuffix(".yaml")
-    group, _, choice = name.partition("/") if name.startswith("experiment/") else name.rpartition("/")
-    return group, choice
+    """The command line that chooses a file, with what it needs."""
+    return [command_of(file), *EXTRA.get(file, [])]
 
 
 CHOICES = [
@@ -67,6 +69,19 @@ def test_choice_composes_and_passes_the_checks(file):
 def test_an_encoder_decoder_and_its_lines_go_together(option):
     with pytest.raises(ConfigError, match="model=encoder_decoder data=restore"):
         composed("train", option)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("model/attention=bidirectional", "needs objective=masked"),
+        ("model=ngram objective=masked", "needs objective=next_token"),
+        ("model=rnn model.cell=gnu", "did you mean 'gru'"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        composed("train", *options.split())
 
 
 @pytest.mark.parametrize("door", ["train", "evaluate", "generate", "export"])
@@ -107,10 +122,9 @@ def test_signature_read_from_source_is_the_real_one(target):
 def test_file_begins_with_a_command_that_uses_it(file):
     lines = [line for line in (CONF / file).read_text().splitlines() if not line.startswith("# @package")]
     assert re.match(r"# python src/\w+\.py", lines[0]), "the first line is the command that runs it"
-    group, choice = group_and_choice(file)
     own = ("default", "train", "evaluate", "generate", "export", "process")  # chosen without being named
-    named = f"{group}={choice}" in lines[0] or choice in own
-    assert named, f"the command must name {group}={choice}"
+    named = command_of(file) in lines[0] or Path(file).stem in own
+    assert named, f"the command must name {command_of(file)}"
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 from minigpt.data.tokenizer import BPETokenizer, CharTokenizer
 from minigpt.inference.export import export_safetensors
 from minigpt.inference.load import load_average, load_trained
-from minigpt.model.attention import CausalSelfAttention
+from minigpt.inference.report import write
+from minigpt.model.attention import BidirectionalAttention, CausalSelfAttention
 from minigpt.model.gpt import GPT
 from minigpt.model.mlp import MLP
 from minigpt.model.norms import LayerNorm
+from minigpt.model.objectives import MaskedTokens, NextToken
 from minigpt.model.positions import LearnedPositions
 from minigpt.runs.checkpoints import AtomicCheckpointIO, load_checkpoint
 
@@ -21,25 +23,27 @@ SIZES = {"block_size": 8, "num_layers": 1, "num_heads": 2, "dim": 16, "tie_head"
 PARTS = {"attention": CausalSelfAttention, "mlp": MLP, "norm": LayerNorm, "positions": LearnedPositions}
 
 
-@pytest.fixture(params=[CharTokenizer("abc"), BPETokenizer(vocab_size=257, merges=["a b"])], ids=["char", "bpe"])
-def checkpoint(request, tmp_path):
+def save_checkpoint(path, tokenizer, parts=PARTS, objective=NextToken):
     """A checkpoint with a tied head, as a training leaves it."""
-    tokenizer = request.param
-    model = GPT(vocab_size=tokenizer.vocab_size, **SIZES, **{k: partial(v) for k, v in PARTS.items()})
-    named = {k: {"_target_": f"{v.__module__}.{v.__name__}", "_partial_": True} for k, v in PARTS.items()}
+    size = tokenizer.vocab_size + objective.extra_tokens
+    model = GPT(vocab_size=size, **SIZES, **{k: partial(v) for k, v in parts.items()})
+    named = {k: {"_target_": f"{v.__module__}.{v.__name__}", "_partial_": True} for k, v in parts.items()}
     description = {
         "model": {"_target_": "minigpt.model.gpt.GPT", "_partial_": True, **SIZES, **named},
-        "objective": {"_target_": "minigpt.model.objectives.NextToken"},
+        "objective": {"_target_": f"minigpt.model.objectives.{objective.__name__}"},
         "tokenizer": tokenizer.state(),
         "precision": "32-true",
         "text": {"path": "x.txt", "sha256": "0", "val_fraction": 0.1, "val_batch_size": 4, "block_size": 8},
         "fingerprint": {"seed": 1},
     }
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
-    AtomicCheckpointIO().save_checkpoint(
-        {"minigpt": description, "state_dict": state, "global_step": 7}, tmp_path / "step_7.ckpt"
-    )
-    return tmp_path / "step_7.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"minigpt": description, "state_dict": state, "global_step": 7}, path)
+    return path
+
+
+@pytest.fixture(params=[CharTokenizer("abc"), BPETokenizer(vocab_size=257, merges=["a b"])], ids=["char", "bpe"])
+def checkpoint(request, tmp_path):
+    return save_checkpoint(tmp_path / "step_7.ckpt", request.param)
 
 
 def test_the_exported_model_is_the_same(checkpoint, tmp_path):
@@ -67,6 +71,16 @@ def test_the_newest_checkpoints_are_averaged(checkpoint):
     assert averaged.step == 10
     with pytest.raises(ValueError, match="has 3 checkpoints of steps, not 4"):
         load_average(checkpoint.parent, 4)
+
+
+def test_an_encoder_is_loaded_with_its_mask_token_and_does_not_generate(tmp_path, capsys):
+    parts = PARTS | {"attention": BidirectionalAttention}
+    trained = load_trained(save_checkpoint(tmp_path / "step_7.ckpt", CharTokenizer("abc"), parts, MaskedTokens))
+    assert trained.model.vocab_size == 4 and trained.tokenizer.vocab_size == 3
+    with pytest.raises(ValueError, match="not to go on with a text"):
+        write(trained, {"prompt": "a", "num_samples": 1})
+    export_safetensors(trained, str(tmp_path / "model.safetensors"))
+    assert "generate" not in capsys.readouterr().out
 
 
 def test_nothing_is_overwritten(checkpoint, tmp_path):

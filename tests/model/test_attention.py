@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.attention import BidirectionalAttention, CausalSelfAttention
 from minigpt.model.context import Context
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import LayerCache
@@ -48,6 +48,18 @@ def test_output_depends_on_the_past_alone(attention, positions):
         reach = gradient[0].abs().sum(dim=1)
         assert reach[position + 1 :].eq(0).all(), f"position {position} sees the future"
         assert reach[: position + 1].gt(0).all(), f"position {position} does not see all of the past"
+
+
+@every_position
+def test_bidirectional_output_depends_on_both_sides(positions):
+    layer, context = make(BidirectionalAttention, positions)
+    x = torch.randn(1, T, D, requires_grad=True)
+    for position in (0, 5, T - 1):
+        (gradient,) = torch.autograd.grad(layer(x, context)[0, position].square().sum(), x)
+        assert gradient[0].abs().sum(dim=1).gt(0).all(), f"position {position} does not see all"
+    q, k, v = layer.project(x, context)
+    written, _ = layer.attend(q, k, v, context)
+    torch.testing.assert_close(layer.attend_fused(q, k, v, context), written, atol=1e-5, rtol=1e-5)
 
 
 @every_attention

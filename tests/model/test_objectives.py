@@ -1,9 +1,10 @@
 """What is minimised, and what is reported."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from minigpt.model.objectives import NextToken
+from minigpt.model.objectives import MaskedTokens, NextToken, numbers_of_rows
 
 LOGITS = torch.tensor([[[2.0, 0.0, -1.0], [0.5, 1.5, 0.0], [0.0, 0.0, 3.0], [1.0, 1.0, 1.0]]])
 TARGETS = torch.tensor([[0, 1, 1, -100]])
@@ -25,3 +26,64 @@ def test_score_counts_each_counted_target_once():
     loss, correct, count = NextToken().score(model, TARGETS, TARGETS)
     torch.testing.assert_close(loss, F.cross_entropy(LOGITS[0, :3], TARGETS[0, :3], reduction="sum"))
     assert (correct, count) == (2, 3)
+
+
+class Reader(torch.nn.Embedding):
+    """Logits that depend on each token alone; ten characters and [MASK]."""
+
+    vocab_size = 11
+
+    def __init__(self):
+        super().__init__(11, 11)
+
+
+def drawn(tokens):
+    return torch.rand(2, *tokens.shape)
+
+
+@pytest.mark.parametrize("numbers", [drawn, numbers_of_rows])
+def test_hidden_tokens_have_berts_shares(numbers):
+    tokens = torch.randint(10, (256, 64))
+    read, targets = MaskedTokens().hide(tokens, tokens, numbers(tokens), Reader())
+    chosen = targets != -100
+    assert torch.equal(targets[chosen], tokens[chosen]) and torch.equal(read[~chosen], tokens[~chosen])
+    for share, expected in (
+        (chosen, 0.15),
+        (read[chosen] == 10, 0.8),
+        (read[chosen] == tokens[chosen], 0.1 + 0.1 / 10),  # kept, or drawn again by chance
+        (read[chosen] == (tokens[chosen] + 1) % 10, 0.1 / 10),
+    ):
+        deviation = (expected * (1 - expected) / share.numel()) ** 0.5
+        assert share.float().mean().item() == pytest.approx(expected, abs=4 * deviation)
+    assert chosen.float().mean(0).std() < 0.04 and chosen.float().mean(1).std() < 0.07, "no place or row is special"
+
+
+def test_masked_loss_is_the_mean_over_chosen_tokens():
+    model, tokens = Reader(), torch.randint(10, (4, 16))
+    torch.manual_seed(5)
+    minimised, reported = MaskedTokens(mask_fraction=0.5).loss(model, tokens, tokens)
+    torch.manual_seed(5)
+    read, targets = MaskedTokens(mask_fraction=0.5).hide(tokens, tokens, drawn(tokens), model)
+    chosen = targets != -100
+    wanted = F.cross_entropy(model(read)[chosen], tokens[chosen])
+    torch.testing.assert_close(minimised, wanted)
+    torch.testing.assert_close(reported, wanted)
+    assert not torch.equal(MaskedTokens(mask_fraction=0.5).loss(model, tokens, tokens)[0], minimised), "drawn anew"
+
+
+def test_masked_loss_of_nothing_is_nothing():
+    model, tokens = Reader(), torch.zeros(1, 4, dtype=torch.long)
+    assert MaskedTokens(mask_fraction=1e-9).loss(model, tokens, tokens)[0] == 0
+
+
+def test_masked_score_is_the_same_in_every_batch():
+    model, tokens = Reader(), torch.randint(10, (8, 32))
+    targets = tokens.clone()
+    targets[-1, 5:] = -100  # beyond the end of the text
+    with torch.no_grad():
+        scores = [MaskedTokens().score(model, tokens[rows], targets[rows]) for rows in torch.arange(8).split(3)]
+        whole = MaskedTokens().score(model, tokens, targets)
+    for part, total in zip(zip(*scores, strict=True), whole, strict=True):
+        torch.testing.assert_close(sum(part), total)
+    assert whole[2] == MaskedTokens().hide(tokens, targets, numbers_of_rows(tokens), model)[1].ne(-100).sum()
+    assert MaskedTokens(mask_fraction=1.0).score(model, tokens, targets)[2] == 7 * 32 + 5

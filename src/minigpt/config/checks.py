@@ -18,7 +18,7 @@ from minigpt.config.signature import accepts, read_signature
 AT_LEAST_ONE = """
     num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
     accumulate_grad_batches val_every_n_steps log_every_n_steps every_n_steps keep_last patience max_new_tokens top_k
-    iterations val_tokens_per_batch window num_samples width average beam decode_lines num_lines
+    iterations val_tokens_per_batch window num_samples width average beam decode_lines num_lines order rows
 """.split()
 ABOVE_ZERO = "lr adamw_lr base gradient_clip_val eps line_every_s timeout_s sigma init_std".split()
 RANGES: dict[str, tuple[float, float, bool]] = {
@@ -26,7 +26,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(ABOVE_ZERO, (0, math.inf, True)),
     **dict.fromkeys("weight_decay temperature warmup_steps text_seed length_penalty".split(), (0, math.inf, False)),
     "seed": (0, 2**63 - 1, False),
-    **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
+    **dict.fromkeys("decay_fraction top_p mask_fraction".split(), (0, 1, True)),
     **dict.fromkeys("dropout attention_dropout momentum label_smoothing".split(), (0, 0.9999, False)),
     "final": (0, 1, False),
     "val_fraction": (0, 0.9, True),
@@ -42,6 +42,7 @@ CHOICES = {
     "accelerator": ["auto", "cpu", "gpu", "cuda", "mps"],
     "device": ["auto", "cpu", "cuda", "mps"],
     "strategy": ["auto", "ddp", "fsdp"],
+    "model.cell": ["lstm", "gru", "rnn"],
     "logger.wandb.mode": ["auto", "online", "offline", "disabled"],
     "callbacks.early_stopping.mode": ["min", "max"],
 }
@@ -184,6 +185,11 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"model.num_heads={heads} must divide by model.attention.num_kv_heads={kv_heads}")
     if "Rotary" in (model.get("positions") or {}).get("_target_", "") and (dim // heads) % 2:
         raise ConfigError(f"rotary positions need an even head_dim, not {dim // heads}: change model.num_heads")
+    predicts_next = config["objective"]["_target_"].endswith(".NextToken")
+    if predicts_next and (model.get("attention") or {}).get("_target_", "").endswith(".BidirectionalAttention"):
+        raise ConfigError("model/attention=bidirectional sees the tokens to be predicted: it needs objective=masked")
+    if not predicts_next and model["_target_"].endswith(".Ngram"):
+        raise ConfigError("model=ngram counts what follows: it needs objective=next_token")
     devices = trainer["devices"] * trainer.get("num_nodes", 1)
     micro = trainer["accumulate_grad_batches"]
     if data["batch_size"] % (devices * micro):

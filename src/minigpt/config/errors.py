@@ -8,7 +8,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from minigpt.config.conf import groups
+from minigpt.config.conf import CONF, groups
 from minigpt.config.signature import read_signature
 
 
@@ -34,7 +34,8 @@ def explain(error: Exception) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group.startswith("hydra/"):
             return f"no {group} {choice!r} is installed: extras bring some, such as pip install -e '.[optuna]'"
-        return f"no choice {choice!r} for {group}{did_you_mean(choice, error.options)}"
+        there = [file.stem for file in (CONF / group).glob("*.yaml")]  # Hydra lists those of the outermost folder
+        return f"no choice {choice!r} for {group}{did_you_mean(choice, there)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return explain_unknown_key(str(cause.full_key), str(cause.key), cause.parent_node)
     if isinstance(cause, MissingMandatoryValue):

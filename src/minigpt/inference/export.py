@@ -30,4 +30,5 @@ def export_safetensors(trained: Trained, to: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
-    print(f'generate  python src/generate.py run={target} prompt="ROMEO:"')
+    if trained.objective.generates:
+        print(f'generate  python src/generate.py run={target} prompt="ROMEO:"')

@@ -123,9 +123,9 @@ def load_trained(path: Path) -> Trained:
             description, step = checkpoint["minigpt"], int(checkpoint["global_step"])
             weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k[:6] == "model."}
         tokenizer = load_tokenizer(description["tokenizer"])
-        model = build_within_memory(build_model(description["model"]), vocab_size=tokenizer.vocab_size)
+        constructor, objective = build_model(description["model"]), build_model(description["objective"])()
+        model = build_within_memory(constructor, vocab_size=tokenizer.vocab_size + objective.extra_tokens)
         model.load_state_dict(weights)
-        objective = build_model(description["objective"])()
         return Trained(path, model.eval(), objective, tokenizer, step, description)
     except Exception as error:  # what a file that may be anything makes torch and the model's constructor raise
         message = str(error).splitlines()[0] if str(error) else type(error).__name__

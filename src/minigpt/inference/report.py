@@ -109,8 +109,11 @@ def write(trained: Trained, config: dict[str, Any]) -> None:
 
     Raises:
         ValueError: the prompt is empty or has characters that the model does not know, or more samples are asked for
-            than are searched for.
+            than are searched for, or the model fills gaps alone.
     """
+    if not trained.objective.generates:
+        name = type(trained.objective).__name__
+        raise ValueError(f"{trained.path} was trained for {name}, not to go on with a text: score it with evaluate.py")
     beam, restores = config["beam"], isinstance(trained.tokenizer, LineTokenizer)
     if not config["prompt"].strip("\n" if restores else ""):
         example = "'thequalityofmercy'" if restores else "'ROMEO:'"

@@ -34,7 +34,11 @@ def to_device(tokens: Tokens, device: torch.device) -> Tokens:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, objective: NextToken, batches: Iterable[tuple[Tokens, Tensor]], precision: str) -> Score:
-    """The exact mean over all batches, in the precision that the model was validated in while it was trained."""
+    """The exact mean over all batches, in the precision that the model was validated in while it was trained.
+
+    Raises:
+        ValueError: the objective finds nothing to score in them.
+    """
     device = next(model.parameters()).device
     mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     if mixed is None:
@@ -48,4 +52,6 @@ def evaluate(model: nn.Module, objective: NextToken, batches: Iterable[tuple[Tok
             loss, correct, count = (
                 total + part.item() for total, part in zip((loss, correct, count), sums, strict=True)
             )
+    if not count:
+        raise ValueError("the text is too short: there is no token in it to score")
     return Score(loss / count, correct / count, int(count))

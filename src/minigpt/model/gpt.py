@@ -214,5 +214,7 @@ def flops_per_token(model: nn.Module, block_size: int) -> int:
     is counted in full, as is the custom.
     """
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    recurrent = (m for m in model.modules() if isinstance(m, nn.RNNBase))
+    weights += sum(w.numel() for m in recurrent for w in m.parameters() if w.ndim == 2)
     attention = sum(m.num_heads * m.head_dim for m in model.modules() if isinstance(m, CausalSelfAttention))
     return 6 * weights + 12 * attention * block_size

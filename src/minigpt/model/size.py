@@ -24,7 +24,7 @@ def build_within_memory(constructor: Callable[..., nn.Module], *, vocab_size: in
     if needed > present:
         raise ValueError(
             f"the model needs at least {needed / 1e9:,.0f} GB and this machine has {present / 1e9:,.0f}: "
-            f"lower model.dim, model.num_layers or model.block_size"
+            f"lower model.dim, model.num_layers, model.block_size or model.rows"
         )
     return constructor(vocab_size=vocab_size)
 

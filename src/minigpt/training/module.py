@@ -167,8 +167,9 @@ class LanguageModel(lightning.LightningModule):
 
     @property
     def checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes: the weights, and for each up to two numbers of the optimizer."""
-        return 3 * sum(p.numel() * p.element_size() for p in self.model.parameters())
+        """About what a checkpoint takes: the weights, for each up to two numbers of the optimizer, and the buffers."""
+        weights, buffers = (sum(t.nbytes for t in ts) for ts in (self.model.parameters(), self.model.buffers()))
+        return 3 * weights + buffers
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["minigpt"] = self.description

@@ -130,11 +130,11 @@ def conclude(
     }
     write_summary(run.directory, summary)
     log.info("%s at step %d: val_loss_best %s", status, trainer.global_step, summary["val_loss_best"])
-    show_end(status, what_next(summary, run, wandb))
+    show_end(status, what_next(summary, run, wandb, module.objective.generates))
     show_notice(data.notice)
 
 
-def what_next(summary: dict[str, Any], run: Run, wandb: WandB | None) -> list[str]:
+def what_next(summary: dict[str, Any], run: Run, wandb: WandB | None, generates: bool) -> list[str]:
     """What to know and what to do after a run, as lines."""
     lines = []
     if summary["val_loss_best"] is not None:
@@ -151,7 +151,8 @@ def what_next(summary: dict[str, Any], run: Run, wandb: WandB | None) -> list[st
         )
     lines.append(f"everything is in  {run.directory}")
     if summary["best_checkpoint"] or summary["last_checkpoint"]:
-        lines.append(f'generate  python src/generate.py run={run.directory} prompt="ROMEO:"')
+        if generates:
+            lines.append(f'generate  python src/generate.py run={run.directory} prompt="ROMEO:"')
         lines.append(f"evaluate  python src/evaluate.py run={run.directory}")
     if summary["last_checkpoint"]:
         more = "" if summary["status"] != "completed" else f" trainer.max_steps={2 * summary['steps']}"

@@ -39,7 +39,7 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A sharded model computes on all devices at once, and sampling is not worth that.
-        if not trainer.is_global_zero or pl_module.device_mesh is not None:
+        if not trainer.is_global_zero or pl_module.device_mesh is not None or not pl_module.objective.generates:
             return
         text = self.sample(trainer, pl_module)
         loss = trainer.callback_metrics["val/loss"].item()
