@@ -20,19 +20,23 @@ from benchmarks.report import ROOT, train, write
 
 PAGE = ROOT / "docs/classics.md"
 LADDER = "bigram one_head multi_head feed_forward residual layer_norm".split()
-NANO = (
-    "model=nano model/block=pre_norm model/embedding=token trainer.max_steps=300 trainer.val_every_n_steps=50".split()
-)
+
+
+def nano(*options: str, steps: int = 200) -> list[str]:
+    """A row of the tables that change one part: without convolutions, which would help some parts more than others."""
+    block = [] if any(option.startswith("model/block=") for option in options) else ["model/block=pre_norm"]
+    return [*block, *options, f"trainer.max_steps={steps}", "trainer.val_every_n_steps=50"]
 
 
 def sized(kind: str, *sizes: int) -> dict[str, list[str]]:
     """A row for each vocabulary of a subword tokenizer."""
-    return {f"{kind} {n}": [*NANO, f"data/tokenizer={kind.lower()}", f"data.tokenizer.vocab_size={n}"] for n in sizes}
+    tokenizer = f"data/tokenizer={kind.lower()}"
+    return {f"{kind} {size}": nano(tokenizer, f"data.tokenizer.vocab_size={size}", steps=300) for size in sizes}
 
 
 def choices(group: str, names: str) -> dict[str, list[str]]:
-    """A row for each choice of a group, everything else as in `NANO`."""
-    return {name: [*NANO, f"{group}={name}"] for name in names.split()}
+    """A row for each choice of a group."""
+    return {name: nano(f"{group}={name}") for name in names.split()}
 
 
 TABLES: dict[str, dict[str, list[str]]] = {
@@ -45,8 +49,8 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "this project's default": [],
     },
     "tokenizers": {
-        "char": [*NANO],
-        "byte": [*NANO, "data/tokenizer=byte"],
+        "char": nano(steps=300),
+        "byte": nano("data/tokenizer=byte", steps=300),
         **sized("BPE", 512, 1024, 4096),
         **sized("WordPiece", 1024, 4096),
     },
@@ -54,14 +58,14 @@ TABLES: dict[str, dict[str, list[str]]] = {
     "attention": choices("model/attention", "causal qk_norm mqa gqa sliding_window strided softcap value_residual"),
     "mlp": choices("model/mlp", "relu gelu relu2 swiglu experts"),
     "norm": {
-        "LayerNorm, pre": [*NANO, "model/norm=layernorm"],
-        "LayerNorm, post": [*NANO, "model/norm=layernorm", "model/block=post_norm", "model.zero_init=false"],
-        "RMSNorm, pre": [*NANO],
-        "RMSNorm, post": [*NANO, "model/block=post_norm", "model.zero_init=false"],
-        "none": [*NANO, "model/norm=none"],
+        "LayerNorm, pre": nano("model/norm=layernorm"),
+        "LayerNorm, post": nano("model/norm=layernorm", "model/block=post_norm", "model.zero_init=false"),
+        "RMSNorm, pre": nano(),
+        "RMSNorm, post": nano("model/block=post_norm", "model.zero_init=false"),
+        "none": nano("model/norm=none"),
     },
     "block": choices("model/block", "pre_norm convolution")
-    | {"two tokens at once": [*NANO, "model=multi_token", "objective=multi_token"]},
+    | {"two tokens at once": nano("model=multi_token", "objective=multi_token")},
 }
 
 
