@@ -69,6 +69,8 @@ TRAIN = [
     ("~logger", "cannot be left out"),
     ("resume=5", "must be a run directory"),
     ("paths.run_dir=5", "must be of type str"),
+    ("model/positions=[alibi,learned]", "choose one of them"),
+    ("objective=multi_token", "go together"),
     ("data.block_size=128", "longer than model.block_size=64"),
     ("+model.attention.dropout=0.5", "is given by the model"),
     ("optimizer=adamw precision=16-mixed", "fused"),
@@ -94,6 +96,7 @@ TRAIN_LATER = [  # needs torch or the text to tell
     ("model.dim=4000000 data=pocket", "lower model.dim"),
     ("optimizer=sgd optimizer.momentum=0 data=pocket", "Nesterov"),
     ("+trainer.profiler=nonsense", "profiler"),
+    ("model/mlp=experts model.mlp.top_k=9", "not top_k=9"),
 ]
 GENERATE = [
     ("", "run must be given"),

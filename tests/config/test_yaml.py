@@ -17,6 +17,8 @@ from minigpt.config.signature import find_definition, read_signature
 FILES = sorted(str(f.relative_to(CONF)) for f in CONF.rglob("*.yaml"))
 EXTRA = {  # what a choice needs on the command line besides its own name
     "model/bigram.yaml": ["scheduler=constant"],
+    "model/multi_token.yaml": ["objective=multi_token"],
+    "objective/multi_token.yaml": ["model=multi_token"],
     "data/text.yaml": [f"data.path={__file__}"],
     "hparams_search/optuna.yaml": None,  # composed only where the extra is installed
 }

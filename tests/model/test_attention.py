@@ -6,12 +6,25 @@ import pytest
 import torch
 
 from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.attention_variants import (
+    SlidingWindowAttention,
+    SoftcapAttention,
+    StridedAttention,
+    ValueResidualAttention,
+)
 from minigpt.model.context import Context
+from minigpt.model.experts import Experts
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import LayerCache
 from minigpt.model.mlp import MLP, ReLU2MLP, SwiGLU
 from minigpt.model.norms import LayerNorm, RMSNorm
-from minigpt.model.positions import LearnedPositions, Positions, RotaryPositions
+from minigpt.model.positions import (
+    AlibiPositions,
+    LearnedPositions,
+    Positions,
+    RotaryPositions,
+    SinusoidalPositions,
+)
 
 T, D, H = 12, 32, 4
 ATTENTIONS = {
@@ -20,10 +33,24 @@ ATTENTIONS = {
     "qk_norm": partial(CausalSelfAttention, qk_norm=True),
     "grouped": partial(CausalSelfAttention, num_kv_heads=2, qk_norm=True),
     "multi-query": partial(CausalSelfAttention, num_kv_heads=1),
+    "sliding window": partial(SlidingWindowAttention, window=4),
+    "strided": partial(StridedAttention, stride=3),
+    "softcap": partial(SoftcapAttention, cap=2.0),
+    "value residual": partial(ValueResidualAttention, num_kv_heads=2),
 }
-POSITIONS = {"none": Positions, "learned": LearnedPositions, "rotary": RotaryPositions}
+# How far back the keys lie that a query sees, where it is not all of the past.
+SEES = {SlidingWindowAttention: {0, 1, 2, 3}, StridedAttention: {0, 1, 2, 3, 6, 9}}
+FUSIBLE = {name: attention for name, attention in ATTENTIONS.items() if attention.func is not SoftcapAttention}
+POSITIONS = {
+    "none": Positions,
+    "learned": LearnedPositions,
+    "sinusoidal": SinusoidalPositions,
+    "rotary": RotaryPositions,
+    "alibi": AlibiPositions,
+}
 
 every_attention = pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
+every_fusible_attention = pytest.mark.parametrize("attention", FUSIBLE.values(), ids=FUSIBLE)
 every_position = pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
 
 
@@ -44,13 +71,12 @@ def test_output_depends_on_the_past_alone(attention, positions):
     layer, context = make(attention, positions)
     x = torch.randn(1, T, D, requires_grad=True)
     for position in (0, 5, T - 1):
-        (gradient,) = torch.autograd.grad(layer(x, context)[0, position].square().sum(), x)
-        reach = gradient[0].abs().sum(dim=1)
-        assert reach[position + 1 :].eq(0).all(), f"position {position} sees the future"
-        assert reach[: position + 1].gt(0).all(), f"position {position} does not see all of the past"
+        (gradient,) = torch.autograd.grad(layer(x, Context(context.positions))[0, position].square().sum(), x)
+        seen = gradient[0].abs().sum(dim=1).nonzero().flatten().tolist()
+        assert seen == [key for key in range(T) if position - key in SEES.get(attention.func, range(T))]
 
 
-@every_attention
+@every_fusible_attention
 @every_position
 def test_fused_equals_written_out(attention, positions):
     layer, context = make(attention, positions)
@@ -62,14 +88,21 @@ def test_fused_equals_written_out(attention, positions):
     assert layer.weights(x, context).triu(1).eq(0).all()
 
 
-@pytest.mark.parametrize("fused", [True, False])
-@every_attention
-def test_cache_equals_reading_all_at_once(attention, fused):
-    layer, context = make(attention, RotaryPositions, fused=fused)
+def assert_pieces_equal_the_whole(layer, context):
     x = torch.randn(2, T, D)
     cache = LayerCache()
     pieces = [layer(x[:, a:b], Context(context.positions, start=a), cache) for a, b in ((0, 5), (5, 6), (6, 9), (9, T))]
     torch.testing.assert_close(torch.cat(pieces, dim=1), layer(x, context), atol=1e-5, rtol=1e-5)
+
+
+@every_attention
+def test_cache_equals_reading_all_at_once(attention):
+    assert_pieces_equal_the_whole(*make(attention, RotaryPositions, fused=False))
+
+
+@every_fusible_attention
+def test_cache_equals_reading_all_at_once_with_the_fused_kernel(attention):
+    assert_pieces_equal_the_whole(*make(attention, AlibiPositions, fused=True))
 
 
 def test_attention_equals_a_hand_worked_average():
@@ -89,6 +122,50 @@ def test_scores_are_divided_by_the_root_of_head_dim():
     torch.testing.assert_close(layer.attend(q, k, v, context)[1], scores.softmax(-1))
 
 
+def test_softcap_bounds_the_scores_before_the_mask():
+    layer, context = make(ATTENTIONS["softcap"], Positions)
+    q, k, v = 3 * torch.randn(3, 1, H, T, D // H)
+    scores = 2 * ((q @ k.mT / (D // H) ** 0.5) / 2).tanh()
+    expected = scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf")).softmax(-1)
+    torch.testing.assert_close(layer.attend(q, k, v, context)[1], expected)
+    assert layer.fused is False, "on every device"
+
+
+def test_values_are_mixed_with_the_first_layers():
+    layer, context = make(ATTENTIONS["value residual"], Positions)
+    x = torch.randn(1, T, D)
+    own = layer.heads(x, Context(context.positions))[2]
+    context.first_values = torch.randn_like(own)
+    layer.share.data.fill_(0.3)
+    torch.testing.assert_close(layer.heads(x, context)[2], 0.3 * own + 0.7 * context.first_values)
+
+
+def test_every_layer_gets_the_first_values_and_every_share_a_gradient():
+    model = make_gpt(attention=ATTENTIONS["value residual"])
+    model(torch.randint(11, (1, T))).square().sum().backward()
+    first, second = (block.attention.share.grad.abs().item() for block in model.blocks)
+    assert first == 0 < second
+
+
+def test_sinusoids_are_those_of_the_paper():
+    table = SinusoidalPositions(block_size=4, dim=4, head_dim=2).add(torch.zeros(1, 2, 4), start=1)
+    expected = [[0.8414710, 0.5403023, 0.0099998, 0.9999500], [0.9092974, -0.4161468, 0.0199987, 0.9998000]]
+    torch.testing.assert_close(table[0], torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("heads", "slopes"),
+    [(1, [2**-8]), (4, [2**-2, 2**-4, 2**-6, 2**-8]), (6, [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])],
+)
+def test_alibi_takes_its_slope_times_the_distance(heads, slopes):
+    scheme = AlibiPositions(block_size=T, dim=heads * 8, head_dim=8)
+    layer = CausalSelfAttention(dim=heads * 8, num_heads=heads, block_size=T)
+    q = torch.zeros(1, heads, 1, 8)  # the newest position, alike to all keys
+    weights = layer.attend(q, *torch.randn(2, 1, heads, 4, 8), Context(scheme))[1]
+    expected = (-torch.tensor(slopes)[:, None] * torch.tensor([3, 2, 1, 0])).softmax(-1)
+    torch.testing.assert_close(weights[0, :, 0], expected)
+
+
 def test_rotary_scores_depend_on_distance_alone():
     scheme = RotaryPositions(block_size=64, dim=D, head_dim=8)
     q, k = torch.randn(2, 1, 1, 1, 8).unbind()
@@ -105,7 +182,7 @@ def test_rotary_turns_the_first_pair_by_one_radian_a_position():
     torch.testing.assert_close(turned, torch.tensor([0.5403023, 0.0, 0.8414710, 0.0]))
 
 
-@pytest.mark.parametrize("mlp", [MLP, ReLU2MLP, SwiGLU])
+@pytest.mark.parametrize("mlp", [MLP, ReLU2MLP, SwiGLU, partial(Experts, num_experts=3, top_k=2)])
 @pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
 @every_position
 def test_gpt_is_causal(mlp, norm, positions):
@@ -118,8 +195,12 @@ def test_gpt_is_causal(mlp, norm, positions):
     assert not torch.allclose(after[:, 6:], before[:, 6:])
 
 
-def test_gpt_with_a_cache_equals_without():
-    model = make_gpt()
+@every_attention
+@every_position
+def test_gpt_with_a_cache_equals_without(attention, positions):
+    model = make_gpt(attention=attention, positions=positions)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
     tokens = torch.randint(11, (2, T))
     cache = model.make_cache()
     pieces = [model(tokens[:, a:b], cache) for a, b in ((0, 4), (4, 5), (5, T))]
@@ -135,3 +216,21 @@ def test_gpt_gives_each_layers_attention_weights():
 def test_heads_must_divide(heads):
     with pytest.raises(ValueError, match="must divide"):
         CausalSelfAttention(dim=D, block_size=T, **heads)
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        (partial(SlidingWindowAttention, window=0), "at least 1"),
+        (partial(StridedAttention, stride=0), "at least 1"),
+        (partial(SoftcapAttention, fused=True), "no fused kernel"),
+    ],
+)
+def test_variants_refuse_what_makes_no_sense(part, says):
+    with pytest.raises(ValueError, match=says):
+        part(dim=D, num_heads=H, block_size=T)
+
+
+def test_sinusoids_come_in_pairs():
+    with pytest.raises(ValueError, match="must be even, not 9"):
+        SinusoidalPositions(block_size=4, dim=9, head_dim=3)

@@ -7,7 +7,7 @@ import torch
 
 from minigpt.inference.sampling import generate
 from minigpt.model.attention import CausalSelfAttention
-from minigpt.model.embeddings import NgramEmbedding
+from minigpt.model.embeddings import NgramEmbedding, ScaledEmbedding
 from minigpt.model.gpt import GPT
 from minigpt.model.mlp import MLP
 from minigpt.model.norms import RMSNorm
@@ -66,6 +66,11 @@ def test_generation_with_the_cache_is_the_same_as_without():
     for token in generate(model, tokens, max_new_tokens=12, temperature=0):
         assert token.item() == model(tokens)[0, -1].argmax().item()
         tokens = torch.cat((tokens, token[:, None]), dim=1)
+
+
+def test_scaled_vectors_are_the_roots_of_the_width_times_as_long():
+    module, tokens = ScaledEmbedding(vocab_size=5, dim=16), torch.tensor([[3, 0]])
+    torch.testing.assert_close(module(tokens), 4 * module.weight[tokens])
 
 
 def test_rows_and_widths_must_match():

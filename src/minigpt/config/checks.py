@@ -18,12 +18,16 @@ from minigpt.config.signature import accepts, read_signature
 AT_LEAST_ONE = """
     num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
     accumulate_grad_batches val_every_n_steps log_every_n_steps every_n_steps keep_last patience max_new_tokens top_k
-    iterations val_tokens_per_batch window num_samples
+    iterations val_tokens_per_batch window num_samples stride num_experts num_tokens
 """.split()
 RANGES: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(AT_LEAST_ONE, (1, math.inf, False)),
-    **dict.fromkeys("lr adamw_lr base gradient_clip_val eps line_every_s timeout_s sigma".split(), (0, math.inf, True)),
-    **dict.fromkeys("weight_decay temperature warmup_steps text_seed".split(), (0, math.inf, False)),
+    **dict.fromkeys(
+        "lr adamw_lr base gradient_clip_val eps line_every_s timeout_s sigma cap".split(), (0, math.inf, True)
+    ),
+    **dict.fromkeys(
+        "weight_decay temperature warmup_steps text_seed balance_weight ahead_weight".split(), (0, math.inf, False)
+    ),
     "seed": (0, 2**63 - 1, False),
     **dict.fromkeys("decay_fraction top_p".split(), (0, 1, True)),
     **dict.fromkeys("dropout momentum label_smoothing".split(), (0, 0.9999, False)),
@@ -95,7 +99,8 @@ def check_part(path: str, node: Mapping[str, Any]) -> None:
         if key in supplied(path):
             raise ConfigError(f"{path}.{key} is given by {supplied(path)[key]}: set that instead")
         if key not in signature:
-            raise ConfigError(f"unknown option {f'{path}.{key}'!r}{did_you_mean(str(key), signature)}")
+            free = signature.keys() - supplied(path).keys()
+            raise ConfigError(f"unknown option {f'{path}.{key}'!r}{did_you_mean(str(key), free)}")
         is_part = isinstance(value, Mapping) and "_target_" in value
         if signature[key].startswith("Callable") and not is_part:
             raise ConfigError(f"{path}.{key}={value} is no part: choose one with {path}/{key}=...")
@@ -167,6 +172,10 @@ def check_together(config: Mapping[str, Any]) -> None:
         )
     if config["precision"] == "16-mixed" and config["optimizer"].get("fused"):
         raise ConfigError("precision=16-mixed does not go with a fused optimizer: add optimizer.fused=false")
+    if config["objective"]["_target_"].endswith(".MultiToken") != model["_target_"].endswith(".MultiTokenGPT"):
+        raise ConfigError("model=multi_token and objective=multi_token go together")
+    if model.get("num_tokens", 1) > data["block_size"]:
+        raise ConfigError(f"model.num_tokens={model['num_tokens']} is more than data.block_size={data['block_size']}")
     heads, dim = model.get("num_heads"), model.get("dim")
     if heads is not None and dim % heads:
         raise ConfigError(f"model.dim={dim} must divide by model.num_heads={heads}")

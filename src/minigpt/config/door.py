@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from minigpt.config.checks import check
-from minigpt.config.conf import CONF
+from minigpt.config.conf import CONF, groups
 from minigpt.config.errors import ConfigError, explain
 from minigpt.config.resume import continue_run
 
@@ -39,6 +39,7 @@ def door(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], 
         def task(composed: DictConfig) -> Any:
             try:
                 refuse_deletions()
+                refuse_several(composed)
                 if name == "train":
                     composed = continue_run(composed)
                 return main(check(composed, name))
@@ -91,6 +92,16 @@ def refuse_deletions() -> None:
     for override in HydraConfig.get().overrides.task:
         if override.startswith("~") and not override.startswith(("~callbacks.", "~logger.")):
             raise ConfigError(f"{override}: an option cannot be left out; choose or set another value")
+
+
+def refuse_several(composed: DictConfig) -> None:
+    """Raises ConfigError for `group=[a,b]` where there can be one part alone: Hydra would mix the options of both."""
+    for override in HydraConfig.get().overrides.task:
+        group, _, choice = override.partition("=")
+        if choice.startswith("[") and group in groups():
+            node = OmegaConf.select(composed, group.replace("/", "."))
+            if isinstance(node, DictConfig) and "_target_" in node:
+                raise ConfigError(f"{override}: choose one of them, {group} is a single part")
 
 
 def refuse(error: Exception) -> NoReturn:

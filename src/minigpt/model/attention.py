@@ -80,16 +80,20 @@ class CausalSelfAttention(nn.Module):
 
     def project(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, H, T, C], keys and values [B, K, S, C]; with a cache, S counts the cached positions too."""
+        q, k, v = self.heads(x, context)
+        if cache is not None:
+            k, v = cache.extend(k, v, context.start, self.block_size)
+        return q, k, v
+
+    def heads(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, C], keys and values [B, K, T, C] of x [B, T, D]."""
         heads = self.query_key_value(x).unflatten(-1, (-1, self.head_dim))  # [B, T, H + 2K, C]
         qk, v = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=2)
         if self.qk_norm:
             qk = rms_norm(qk)
         qk = context.positions.rotate(qk, context.start)
         q, k = qk.transpose(1, 2).split((self.num_heads, self.num_kv_heads), dim=1)
-        v = v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.extend(k, v, context.start, self.block_size)
-        return q, k, v
+        return q, k, v.transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """softmax(q k^T / sqrt(C) + mask) v, written out: the result [B, H, T, C] and the weights [B, H, T, S].
@@ -99,9 +103,13 @@ class CausalSelfAttention(nn.Module):
         if self.num_kv_heads != self.num_heads:
             group = self.num_heads // self.num_kv_heads
             k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        scores = (q / math.sqrt(self.head_dim)) @ k.transpose(-2, -1)  # [B, H, T, S]
+        scores = self.scores(q, k)
         weights = torch.softmax(scores + self.visible(q, k, context).to(scores.dtype), dim=-1)
         return dropout(weights, self.dropout, self.training) @ v, weights
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """q k^T / sqrt(C), [B, H, T, S]."""
+        return (q / math.sqrt(self.head_dim)) @ k.transpose(-2, -1)
 
     def attend_fused(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """The same as `attend` by torch's fused kernel, which never holds the weights in memory."""

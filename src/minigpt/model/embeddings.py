@@ -1,5 +1,7 @@
 """How token ids become vectors. Shapes: B batch, T time, D dim, P earlier tokens."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,13 @@ class TokenEmbedding(nn.Embedding):
     def forward(self, tokens: Tensor, earlier: Tensor | None = None) -> Tensor:
         """Token ids [B, T], and those before them [B, P] -> [B, T, D]."""
         return super().forward(tokens)
+
+
+class ScaledEmbedding(TokenEmbedding):
+    """Times sqrt(D), so that the small vectors of a tied head are not drowned by positions (arXiv 1706.03762, 3.4)."""
+
+    def forward(self, tokens: Tensor, earlier: Tensor | None = None) -> Tensor:
+        return super().forward(tokens) * math.sqrt(self.embedding_dim)
 
 
 class NgramEmbedding(TokenEmbedding):

@@ -15,6 +15,7 @@ from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.context import Context
 from minigpt.model.dropout import Dropout
 from minigpt.model.embeddings import TokenEmbedding
+from minigpt.model.experts import Experts
 from minigpt.model.kv_cache import KVCache, LayerCache
 from minigpt.model.positions import Positions
 
@@ -180,12 +181,23 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def count_active_parameters(model: nn.Module) -> int:
+    """Those that one token uses: all but the experts that it does not go through."""
+    return count_parameters(model) - count_idle_parameters(model)
+
+
+def count_idle_parameters(model: nn.Module) -> int:
+    """Numbers in the experts that a token does not go through."""
+    mixtures = (m for m in model.modules() if isinstance(m, Experts))
+    return sum((len(m.experts) - m.top_k) * count_parameters(m.experts[0]) for m in mixtures)
+
+
 def flops_per_token(model: nn.Module, block_size: int) -> int:
     """Floating-point operations of one token's forward and backward pass (arXiv 2204.02311, appendix B).
 
-    6 per weight of a matrix product (2 forward, 4 backward) and 12 * H * C * T per attention layer; the causal half
-    is counted in full, as is the custom.
+    6 per active weight of a matrix product (2 forward, 4 backward) and 12 * H * C * T per attention layer; the causal
+    half is counted in full, as is the custom. A head that predicts several tokens counts once.
     """
-    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
+    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear)) - count_idle_parameters(model)
     attention = sum(m.num_heads * m.head_dim for m in model.modules() if isinstance(m, CausalSelfAttention))
     return 6 * weights + 12 * attention * block_size

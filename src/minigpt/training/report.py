@@ -9,7 +9,7 @@ import torch
 from rich.markup import escape
 
 from minigpt import STARTED
-from minigpt.model.gpt import count_parameters, flops_per_token
+from minigpt.model.gpt import count_active_parameters, count_parameters, flops_per_token
 from minigpt.runs.directory import CHECKPOINTS, step_of
 from minigpt.runs.run import Run, start_log
 from minigpt.runs.summary import git_commit, write_summary
@@ -95,6 +95,7 @@ def conclude(
     """Write summary.json and show what came of the run."""
     assert run.directory is not None
     metrics, folder = watch.metrics, run.directory / CHECKPOINTS
+    every, active = count_parameters(module.model), count_active_parameters(module.model)
     best_loss, best_step = watch.best()
     wandb = find_wandb(trainer)
     tokens = trainer.global_step * data.batch_size * data.block_size
@@ -106,7 +107,8 @@ def conclude(
         "tokens": tokens,
         "wall_clock_s": run.earlier.get("wall_clock_s", 0.0) + time.monotonic() - STARTED,
         "train_s": metrics.train_s,
-        "parameters": count_parameters(module.model),
+        "parameters": every,
+        **({"active_parameters": active} if active < every else {}),
         "text": data.path,
         "val_loss": metrics.val.get("val/loss"),
         "val_bpc": metrics.val.get("val/bpc"),

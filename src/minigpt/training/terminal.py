@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.tree import Tree
 from torch import nn
 
-from minigpt.model.gpt import count_parameters
+from minigpt.model.gpt import count_active_parameters, count_parameters
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -45,7 +45,10 @@ def show_model(model: nn.Module, flops_per_token: int) -> None:
         if size:
             repeats = f" ({len(part)} x {count_parameters(part[0]):,})" if isinstance(part, nn.ModuleList) else ""
             table.add_row(f"  {name}{repeats}", f"{size:,}")
-    table.add_row("  in all (tied weights once)", f"{count_parameters(model):,}")
+    every, active = count_parameters(model), count_active_parameters(model)
+    table.add_row("  in all (tied weights once)", f"{every:,}")
+    if active < every:
+        table.add_row("  of these, used by each token", f"{active:,}")
     table.add_row("  floating-point operations per trained token", f"{flops_per_token:,}")
     console.print(table)
 
