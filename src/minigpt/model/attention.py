@@ -71,7 +71,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
         """x [B, T, D] at the positions context.start and on -> [B, T, D]."""
         q, k, v = self.project(x, context, cache)
-        fused = x.device.type != "cpu" if self.fused is None else self.fused
+        fused = x.device.type != "cpu" or x.shape[1] == 1 if self.fused is None else self.fused
         out = self.attend_fused(q, k, v, context) if fused else self.attend(q, k, v, context)[0]
         return self.projection(out.transpose(1, 2).flatten(2))
 
@@ -101,7 +101,7 @@ class CausalSelfAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """softmax(q k^T / sqrt(C) + mask) v, written out: the result [B, H, T, C] and the weights [B, H, T, S].
 
-        On a CPU two batched products are about twice as fast as the fused kernel at T <= 256 (docs/notebook.md).
+        On a CPU two batched products are about twice as fast as the fused kernel at 1 < T <= 256 (docs/notebook.md).
         """
         if self.num_kv_heads != self.num_heads:
             group = self.num_heads // self.num_kv_heads
@@ -116,14 +116,16 @@ class CausalSelfAttention(nn.Module):
 
     def attend_fused(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """The same as `attend` by torch's fused kernel, which never holds the weights in memory."""
-        # The kernel is fastest when it is only told that attention is causal, without a mask to read.
-        masked = context.positions.bias is not None or context.padding is not None
-        causal = self.is_plain and not masked and q.shape[2] == k.shape[2]
+        # The kernel is fastest without a mask to read: when it is only told that attention is causal, or when a single
+        # query looks at all there is.
+        masked = not self.is_plain or context.positions.bias is not None or context.padding is not None
+        causal = not masked and q.shape[2] == k.shape[2] > 1
+        free = not masked and q.shape[2] == 1
         return F.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=None if causal else self.visible(q, k, context).to(q.dtype),
+            attn_mask=None if causal or free else self.visible(q, k, context).to(q.dtype),
             is_causal=causal,
             dropout_p=self.dropout if self.training else 0.0,
             enable_gqa=self.num_kv_heads != self.num_heads,
