@@ -41,13 +41,6 @@ def choices(group: str, names: str) -> dict[str, list[str]]:
 
 TABLES: dict[str, dict[str, list[str]]] = {
     "ladder": {name: [f"experiment=lecture/{name}"] for name in LADDER},
-    "baselines": {
-        "bag of words": ["experiment=classics/bag_of_words"],
-        "n-gram": ["experiment=classics/ngram"],
-        "LSTM": ["experiment=classics/lstm"],
-        "the paper's decoder": ["experiment=attention_is_all_you_need"],
-        "this project's default": [],
-    },
     "tokenizers": {
         "char": nano(steps=300),
         "byte": nano("data/tokenizer=byte", steps=300),
