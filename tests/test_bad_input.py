@@ -70,7 +70,6 @@ TRAIN = [
     ("resume=5", "must be a run directory"),
     ("paths.run_dir=5", "must be of type str"),
     ("model/positions=[alibi,learned]", "choose one of them"),
-    ("objective=multi_token", "go together"),
     ("data.block_size=128", "longer than model.block_size=64"),
     ("+model.attention.dropout=0.5", "is given by the model"),
     ("optimizer=adamw precision=16-mixed", "fused"),

@@ -77,6 +77,10 @@ def test_an_encoder_decoder_and_its_lines_go_together(option):
     ("options", "says"),
     [
         ("model/attention=bidirectional", "needs objective=masked"),
+        ("model/attention=bidirectional model=multi_token objective=multi_token", "needs objective=masked"),
+        ("objective=multi_token", "go together"),
+        ("model=multi_token", "go together"),
+        ("model=multi_token objective=multi_token data.block_size=1", "more than data.block_size"),
         ("model=ngram objective=masked", "needs objective=next_token"),
         ("model=rnn model.cell=gnu", "did you mean 'gru'"),
     ],

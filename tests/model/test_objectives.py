@@ -99,11 +99,13 @@ def test_masked_score_is_the_same_in_every_batch():
     assert MaskedTokens(mask_fraction=1.0).score(model, tokens, targets)[2] == 7 * 32 + 5
 
 
-def test_parts_add_to_what_is_minimised_and_not_to_what_is_reported():
+@pytest.mark.parametrize("objective", [NextToken, MaskedTokens])
+def test_parts_add_to_what_is_minimised_and_not_to_what_is_reported(objective):
     model = torch.nn.Sequential(Fixed(LOGITS), torch.nn.Identity())
+    model.vocab_size = 3
     model[0].auxiliary_loss, model[1].auxiliary_loss = torch.tensor(0.25), torch.tensor(0.5)
-    minimised, reported = NextToken().loss(model, TARGETS, TARGETS)
-    assert (minimised - reported).item() == 0.75
+    minimised, reported = objective().loss(model, TARGETS, TARGETS)
+    assert (minimised - reported).item() == pytest.approx(0.75, abs=1e-6)
 
 
 def test_several_tokens_are_each_held_against_their_own_target():

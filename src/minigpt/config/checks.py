@@ -194,7 +194,7 @@ def check_together(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"model.num_heads={heads} must divide by model.attention.num_kv_heads={kv_heads}")
     if "Rotary" in (model.get("positions") or {}).get("_target_", "") and (dim // heads) % 2:
         raise ConfigError(f"rotary positions need an even head_dim, not {dim // heads}: change model.num_heads")
-    predicts_next = config["objective"]["_target_"].endswith(".NextToken")
+    predicts_next = config["objective"]["_target_"].endswith((".NextToken", ".MultiToken"))
     if predicts_next and (model.get("attention") or {}).get("_target_", "").endswith(".BidirectionalAttention"):
         raise ConfigError("model/attention=bidirectional sees the tokens to be predicted: it needs objective=masked")
     if not predicts_next and model["_target_"].endswith(".Ngram"):

@@ -30,9 +30,9 @@ class SlidingWindowAttention(CausalSelfAttention):
 
 
 class StridedAttention(CausalSelfAttention):
-    """Every position looks at the newest `stride` and at every stride-th before (arXiv 1904.10509, section 4.2).
+    """Every position looks at the newest `stride` and at every stride-th before (Sparse Transformer, arXiv 1904.10509).
 
-    All heads look at both, the paper's merged head (section 4.3), which leaves the number of heads free.
+    All heads look at both, as in the merged head of the paper, which leaves the number of heads free.
 
     Raises:
         ValueError: for a stride below 1.
@@ -67,7 +67,7 @@ class SoftcapAttention(CausalSelfAttention):
 
 
 class ValueResidualAttention(CausalSelfAttention):
-    """Values are share * own + (1 - share) * the first layer's, with a learned share (arXiv 2410.17897, section 3)."""
+    """Values are share * own + (1 - share) * the first layer's, with a learned share (arXiv 2410.17897)."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

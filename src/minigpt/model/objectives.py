@@ -70,7 +70,7 @@ class MaskedTokens:
         inputs, targets = self.hide(tokens, targets, torch.rand(2, *tokens.shape, device=tokens.device), model)
         loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), reduction="sum")
         loss = loss / (targets != IGNORED).sum().clamp(min=1)
-        return loss, loss
+        return loss + auxiliary_loss(model), loss
 
     def score(self, model: nn.Module, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sums over the chosen tokens: loss [nats], correct guesses, how many."""
