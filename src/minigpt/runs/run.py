@@ -167,6 +167,8 @@ def start_log(directory: Path) -> None:
     handler.handleError = lambda record: None  # a full disk is met, and told, where checkpoints are written
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)
+    for earlier in log.handlers:  # of another run in this process
+        earlier.close()
     for name in ("minigpt", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
