@@ -31,6 +31,8 @@ class RestoreDataModule(TextDataModule):
         options: as of a `TextDataModule`; `blocks` orders the lines.
     """
 
+    notice = "This run restores lines: its losses compare with none of a model that continues a text."
+
     def __init__(self, *, drop: str, fold_case: bool = False, **options: Any) -> None:
         super().__init__(**options)
         if self.sequence_warmup or self.development or not isinstance(self.tokenizer(), CharTokenizer):
@@ -71,6 +73,8 @@ class RestoreDataModule(TextDataModule):
 
 class PocketRestoreDataModule(RestoreDataModule, PocketDataModule):
     """Lines of a generated play to restore."""
+
+    notice = PocketDataModule.notice
 
 
 class PairStream(TrainStream):
