@@ -1,15 +1,16 @@
 """What several tests use: composed configurations, tiny models and texts, and the doors as real processes."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import run_door
 
 ROOT = Path(__file__).parents[1]
-os.environ["OMP_NUM_THREADS"] = "1"  # two tests run side by side, and a tiny model gains nothing from more
+# Two tests run side by side, and a tiny model gains nothing from more threads, here or in a process begun here.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +26,8 @@ def door(tmp_path):
     def run(script: str, *options: str, data_dir: Path | None = None, timeout: float = 240, **environment: str):
         env = os.environ | {"MINIGPT_DATA_DIR": str(data_dir or tmp_path / "data"), "WANDB_MODE": "offline"}
         env = {k: v for k, v in env.items() if k != "WANDB_API_KEY"} | environment
-        command = [sys.executable, str(ROOT / "src" / script), *options]
-        if (script == "train.py" and not {"--help", "--cfg"} & set(options)) or script != "train.py":
-            command.append(f"paths.log_dir={tmp_path / 'logs'}")
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=timeout)
+        if not {"--help", "--cfg"} & set(options):
+            options = (*options, f"paths.log_dir={tmp_path / 'logs'}")
+        return run_door(script, options, tmp_path, env, timeout)
 
     return run

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.forked import run_door
 
 ROOT = Path(__file__).parents[1]
 TINY = ["debug=fast", "precision=32-true", "trainer.log_every_n_steps=1"]
@@ -42,8 +43,7 @@ def ok(done):
 def trained(tmp_path_factory):
     """One finished tiny run; read only."""
     folder = tmp_path_factory.mktemp("trained")
-    command = [sys.executable, ROOT / "src" / "train.py", *TINY, "paths.log_dir=logs", "paths.data_dir=data"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    done = run_door("train.py", [*TINY, "paths.log_dir=logs", "paths.data_dir=data"], folder, os.environ)
     return folder, ok(done), only_run(folder)
 
 
@@ -52,8 +52,7 @@ def door_there(trained):
     """A door in the folder of the finished run."""
 
     def run(script, *options):
-        command = [sys.executable, ROOT / "src" / script, *options]
-        return subprocess.run(command, cwd=trained[0], capture_output=True, text=True, timeout=240)
+        return run_door(script, options, trained[0], os.environ)
 
     return run
 

@@ -104,7 +104,8 @@ def at_step(step: int, factor: float) -> Any:
         from minigpt.training.module import LanguageModel
 
         def training_step(self, batch, index, true=LanguageModel.training_step):
-            return true(self, batch, index) * (factor if self.global_step + 1 == step else 1.0)
+            output = true(self, batch, index)
+            return output | {"loss": output["loss"] * (factor if self.global_step + 1 == step else 1.0)}
 
         LanguageModel.training_step = training_step
 
