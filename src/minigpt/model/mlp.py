@@ -1,5 +1,8 @@
 """The feed-forward half of a block. Shapes: B batch, T time, D dim."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,8 +41,23 @@ class ReLU2MLP(MLP):
     """Squared ReLU: as good as gated units at this size, and cheaper (Primer, arXiv 2109.08668)."""
 
     def activation(self, x: Tensor) -> Tensor:
+        return SquaredReLU.apply(x)
+
+
+class SquaredReLU(torch.autograd.Function):
+    """ReLU(x)^2 with a backward pass in one piece: on a CPU twice as fast as autograd's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         x = F.relu(x)
-        return x * x  # not .square(), whose backward pass takes half as long again on a CPU
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """2 g ReLU(x)."""
+        (x,) = ctx.saved_tensors
+        return torch.addcmul(gradient.new_zeros(()), gradient, x, value=2)
 
 
 class SwiGLU(nn.Module):
