@@ -31,6 +31,7 @@ from torch import nn
 
 from minigpt.config.build import build
 from minigpt.data.corpus import find_text, open_corpus
+from minigpt.inference.precision import computing_in, reading_rows_fast, resolve_precision
 from minigpt.inference.sampling import generate
 
 NANOGPT = """
@@ -91,19 +92,23 @@ def measure_steps(folder: Path, checkout: Path | None, repeats: int) -> dict[str
 
 
 def measure_generation(model: nn.Module, new_tokens: int, repeats: int) -> dict[str, Any]:
-    """Tokens per second at batch 1: with the cache, and each token from the whole context again."""
+    """Tokens per second at batch 1: as src/generate.py draws them, and each from the whole context again.
+
+    The latter in nanoGPT's own precision, which is float32 on a CPU and bfloat16 on a GPU.
+    """
     model.eval()
     device = next(model.parameters()).device
     rows = []
     for _ in range(repeats):
-        begin = time.perf_counter()
         prompt = torch.zeros(1, 1, dtype=torch.long, device=device)
         generator = torch.Generator(device).manual_seed(1)
-        for token in generate(model, prompt, max_new_tokens=new_tokens, generator=generator):
-            token.item()  # a reader is shown each at once, so a GPU has to wait for each
-        cached = new_tokens / (time.perf_counter() - begin)
+        with computing_in(resolve_precision("auto", device.type), model), reading_rows_fast(model):
+            begin = time.perf_counter()
+            for token in generate(model, prompt, max_new_tokens=new_tokens, generator=generator):
+                token.item()  # a reader is shown each at once, so a GPU has to wait for each
+            cached = new_tokens / (time.perf_counter() - begin)
         begin = time.perf_counter()
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             for _ in range(new_tokens):
                 logits = model(prompt[:, -model.block_size :])[:, -1]
                 token = torch.multinomial(torch.softmax(logits, -1), 1)

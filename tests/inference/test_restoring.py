@@ -27,7 +27,7 @@ from minigpt.training.schedules import wsd
 from minigpt.training.trainer import Trainer
 
 LINES = ["The quality", "of mercy", "is not strained", "It droppeth", "as the gentle", "rain from", "heaven upon"]
-OPTIONS = {"beam": 2, "length_penalty": 0.6, "num_samples": 1, "max_new_tokens": 3, "end": None}
+OPTIONS = {"beam": 2, "length_penalty": 0.6, "precision": "32-true", "num_samples": 1, "max_new_tokens": 3, "end": None}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,7 @@ from minigpt.model.gpt import GPT
 from minigpt.model.mlp import MLP
 from minigpt.model.norms import LayerNorm
 from minigpt.model.positions import LearnedPositions
-from minigpt.training.optimizers import Muon, orthogonalize, parameter_groups
+from minigpt.training.optimizers import Muon, orthogonalize, parameter_groups, polar_polynomials
 
 
 @pytest.fixture
@@ -48,12 +49,21 @@ def test_only_matrices_are_decayed(model):
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 16, 64), (2, 64, 16)])
 def test_orthogonalize_finds_the_nearest_orthogonal_matrix(shape):
     matrices = torch.randn(shape)
-    result = orthogonalize(matrices, 10)
-    values = torch.linalg.svdvals(result)
-    assert values.min() > 0.6 and values.max() < 1.3
+    result = orthogonalize(matrices, polar_polynomials(10))
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
-    cosine = torch.nn.functional.cosine_similarity(result.flatten(1), (u @ v).flatten(1))
-    assert cosine.min() > 0.95
+    torch.testing.assert_close(result, u @ v, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("count", "error"), [(1, 0.9748), (2, 0.8984), (3, 0.6464), (4, 0.1982), (5, 0.004932)])
+def test_the_polynomials_are_the_best_for_their_interval(count, error):
+    """Chebyshev: the best one's error reaches its largest size four times, with the sign in turn."""
+    x = np.geomspace(0.003, 1, 100_001)
+    for a, b, c in polar_polynomials(count):
+        before, x = x, a * x + b * x**3 + c * x**5
+    assert np.abs(1 - x).max() == pytest.approx(error, rel=0.01)
+    ordered = (1 - x)[np.argsort(before)]
+    extremes = np.sign(ordered[np.abs(ordered) > 0.999 * error])
+    assert np.flatnonzero(np.diff(extremes)).size == 3
 
 
 def test_muon_steps_by_momentum_orthogonalised_and_scaled(model):
@@ -64,7 +74,7 @@ def test_muon_steps_by_momentum_orthogonalised_and_scaled(model):
         for p in model.parameters():
             p.grad = torch.randn_like(p)
         momentum = 0.9 * momentum + 0.1 * weight.grad
-        update = orthogonalize((0.1 * weight.grad + 0.9 * momentum)[None], 5)[0]
+        update = orthogonalize((0.1 * weight.grad + 0.9 * momentum)[None], polar_polynomials(3))[0]
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * (64 / 16) ** 0.5 * update
         optimizer.step()
         torch.testing.assert_close(weight.detach(), expected, atol=2e-5, rtol=1e-4)

@@ -73,6 +73,7 @@ class Generate:
     length_penalty: float  # 0 favours short hypotheses
     end: str | None  # the character that ends a hypothesis
     device: str  # auto, cpu, cuda or mps
+    precision: str  # auto for what the device computes fast
     paths: Paths
 
 

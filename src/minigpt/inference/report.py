@@ -1,6 +1,7 @@
 """What evaluate.py and generate.py print."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from minigpt.data.restore import PairValidationStream, read_lines
 from minigpt.data.tokenizer import LineTokenizer
 from minigpt.inference.beam_search import beam_search
 from minigpt.inference.load import Trained
-from minigpt.inference.precision import resolve_precision
+from minigpt.inference.precision import computing_in, reading_rows_fast, resolve_precision
 from minigpt.inference.restoring import restore, score_restoration
 from minigpt.inference.sampling import generate
 from minigpt.inference.scoring import bits_per_character, evaluate
@@ -45,7 +46,8 @@ def evaluate_run(trained: Trained, config: dict[str, Any]) -> float:
         "precision": precision,
     }
     if restores:
-        report |= decode_lines(trained, path, val_fraction, config)
+        with computing_in(precision, trained.model):
+            report |= decode_lines(trained, path, val_fraction, config)
     print(json.dumps(report, indent=2))
     return result.loss
 
@@ -124,12 +126,12 @@ def write(trained: Trained, config: dict[str, Any]) -> None:
         )
     if config["end"] is not None and len(config["end"]) != 1:
         raise ValueError(f"end={config['end']!r} must be one character")
-    if restores:
-        print_restored(trained, config)
-    elif beam:
-        print_likeliest(trained, config)
-    else:
-        stream_text(trained, config)
+    show = print_restored if restores else print_likeliest if beam else stream_text
+    device = next(trained.model.parameters()).device
+    precision = resolve_precision(config["precision"], device.type)
+    fast_rows = reading_rows_fast(trained.model) if config["precision"] == "auto" else nullcontext()
+    with computing_in(precision, trained.model), fast_rows:
+        show(trained, config)
 
 
 def print_restored(trained: Trained, config: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from minigpt.inference.precision import computing_in
 from minigpt.model.objectives import NextToken
 
 
@@ -40,13 +41,9 @@ def evaluate(model: nn.Module, objective: NextToken, batches: Iterable[tuple[Tok
         ValueError: the objective finds nothing to score in them.
     """
     device = next(model.parameters()).device
-    mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    if mixed is None:
-        pure = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
-        model.to(pure.get(precision.removesuffix("-true"), torch.float32))
     loss = correct = count = 0.0
     model.eval()
-    with torch.autocast(device.type, dtype=mixed, enabled=mixed is not None, cache_enabled=False):
+    with computing_in(precision, model):
         for tokens, targets in batches:
             sums = objective.score(model, to_device(tokens, device), targets.to(device))
             loss, correct, count = (

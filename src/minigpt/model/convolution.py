@@ -50,7 +50,10 @@ class ShortConvolution(nn.Module):
         """x [B, T, D] -> [B, T, D]; a cache holds the positions before x, which are zero without it."""
         before = len(self.weights) - 1
         known = F.pad(x, (0, 0, before, 0)) if cache is None else cache.precede(self, x, before)
-        return CausalConvolution.apply(known, torch.stack(list(self.weights)).to(x.dtype))
+        weights = torch.stack(list(self.weights)).to(x.dtype)
+        if x.shape[1] == 1:  # a token that is drawn: half as many operations
+            return x + (known * weights.flip(0)).sum(dim=1, keepdim=True)
+        return CausalConvolution.apply(known, weights)
 
 
 class CausalConvolution(torch.autograd.Function):

@@ -47,7 +47,13 @@ class NoNorm(nn.Module):
 
 def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """y = x / sqrt(mean(x^2) + eps) over the last dimension."""
-    return RootMeanSquare.apply(x, eps)
+    return RootMeanSquare.apply(x, eps) if torch.is_grad_enabled() else x * inverse_root_mean_square(x, eps)
+
+
+def inverse_root_mean_square(x: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(mean(x^2) + eps) over the last dimension, which stays as one of size 1."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.rsqrt(norm * norm / x.shape[-1] + eps)
 
 
 class RootMeanSquare(torch.autograd.Function):
@@ -55,8 +61,7 @@ class RootMeanSquare(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = torch.rsqrt(norm * norm / x.shape[-1] + eps)
+        scale = inverse_root_mean_square(x, eps)
         y = x * scale
         ctx.save_for_backward(y, scale)
         return y

@@ -3,9 +3,12 @@
 Shapes: N matrices stacked, R rows, C columns.
 """
 
+import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
@@ -42,7 +45,7 @@ class Muon(torch.optim.Optimizer):
         adamw_lr: of all else; a schedule scales both.
         betas, eps: of AdamW.
         weight_decay: per step, times the learning rate.
-        iterations: of the orthogonalisation.
+        iterations: how many polynomials the orthogonalisation has; see `polar_polynomials`.
 
     Attributes:
         low_precision: whether the orthogonalisation's products are done in bfloat16.
@@ -58,7 +61,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-10,
-        iterations: int = 5,
+        iterations: int = 3,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -109,7 +112,8 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
             stacked = torch.stack(nesterov)
-            updates = self.orthogonalize(stacked.bfloat16() if self.low_precision else stacked, group["iterations"])
+            stacked = stacked.bfloat16() if self.low_precision else stacked
+            updates = self.orthogonalize(stacked, polar_polynomials(group["iterations"]))
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"] * scale)
@@ -141,17 +145,52 @@ class Muon(torch.optim.Optimizer):
         )
 
 
-def orthogonalize(matrices: Tensor, iterations: int) -> Tensor:
-    """The nearest semi-orthogonal matrices, roughly: singular values end between about 0.7 and 1.2. [N, R, C].
+Polynomial = tuple[float, float, float]  # a x + b x^3 + c x^5
 
-    Newton-Schulz iteration X <- a X + (b A + c A^2) X with A = X X^T, which bfloat16 is good enough for, with
-    the coefficients that lift small singular values fastest (Jordan et al., "Muon", 2024).
+
+def orthogonalize(matrices: Tensor, polynomials: list[Polynomial]) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly, [N, R, C]: their singular values go through the polynomials.
+
+    X <- a X + (b A + c A^2) X with A = X X^T, which bfloat16 is good enough for, does that to all of them at once.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
-    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(iterations):
+    x = x / (1.01 * torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)  # bfloat16 must not pass 1 either
+    for a, b, c in polynomials:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
+
+
+@functools.lru_cache
+def polar_polynomials(count: int, smallest: float = 0.003) -> list[Polynomial]:
+    """The `count` polynomials that, one after the other, bring [smallest, 1] nearest to 1.
+
+    Each is the best for the interval that those before it leave (Polar Express, arXiv 2505.16932, algorithm 1). Three
+    bring it to 0.35 .. 1.65, five to 0.995 .. 1.005. That small singular values grow matters more than that all end
+    at 1: three of these train as well as five iterations of Jordan's (docs/notebook.md).
+    """
+    polynomials: list[Polynomial] = []
+    low, high = smallest, 1.0
+    for _ in range(count):
+        polynomials.append(best_polynomial(low, high))
+        a, b, c = polynomials[-1]
+        low = a * low + b * low**3 + c * low**5
+        high = 2 - low
+    return polynomials
+
+
+def best_polynomial(low: float, high: float) -> Polynomial:
+    """The one that stays nearest to 1 on [low, high], found by Remez' exchange algorithm.
+
+    The error of the best one alternates between its two extremes at both ends of the interval and at two points within.
+    """
+    if low > 0.9 * high:  # too narrow for the exchange; here Newton-Schulz is as good
+        return 15 / 8 / high, -10 / 8 / high**3, 3 / 8 / high**5
+    left, right = (3 * low + high) / 4, (low + 3 * high) / 4
+    for _ in range(100):
+        rows = [[x, x**3, x**5, sign] for x, sign in zip((low, left, right, high), (1, -1, 1, -1), strict=True)]
+        a, b, c, _ = np.linalg.solve(rows, np.ones(4)).tolist()
+        root = math.sqrt(9 * b * b - 20 * a * c)
+        left, right = (math.sqrt((-3 * b - sign * root) / (10 * c)) for sign in (1, -1))
+    return a, b, c
