@@ -149,10 +149,17 @@ assert not {{"torch", "lightning", "wandb"}} & set(sys.modules)
     assert "num_layers" in done.stdout
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(door, tmp_path):
-    """With dropout, accumulation, and validations that fall elsewhere than the resumed step."""
+COUNTS = """
+    experiment=classics/ngram model.rows=1024 model.block_size=32 data=pocket data.num_chars=20000 data.batch_size=4
+    trainer.max_steps=20 trainer.log_every_n_steps=1 precision=32-true
+""".split()
+
+
+@pytest.mark.parametrize("run", [[*TINY, "model.dropout=0.1"], COUNTS], ids=["dropout", "counts"])
+def test_a_resumed_run_equals_an_uninterrupted_one(door, tmp_path, run):
+    """With dropout or counts, accumulation, and validations that fall elsewhere than the resumed step."""
     # A warm-up depends on the step but not on the length of the run, which differs here.
-    options = [*TINY, "model.dropout=0.1", "scheduler=constant", "scheduler.warmup_steps=18"]
+    options = [*run, "scheduler=constant", "scheduler.warmup_steps=18"]
     options += ["trainer.accumulate_grad_batches=2", "trainer.val_every_n_steps=7"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     ok(door("train.py", *options, f"paths.run_dir={whole}"))
