@@ -89,15 +89,15 @@ TRAIN = [
     ("-m experiment=glob(nothing*)", "matches nothing"),
 ]
 TRAIN_LATER = [  # needs torch or the text to tell
-    ("trainer.devices=64 data.batch_size=64", "trainer.devices=64"),
-    ("precision=16-mixed trainer.accelerator=cpu", "needs a GPU"),
+    ("data=pocket trainer.devices=64 data.batch_size=64", "trainer.devices=64"),
+    ("data=pocket precision=16-mixed trainer.accelerator=cpu", "needs a GPU"),
     ("model.block_size=200000 data=pocket data.num_chars=5000", "too short for block_size"),
-    ("+trainer.max_epochs=3", "set by miniGPT itself"),
+    ("data=pocket +trainer.max_epochs=3", "set by miniGPT itself"),
     ("model.dim=4000000 data=pocket", "lower model.dim"),
     ("optimizer=sgd optimizer.momentum=0 data=pocket", "Nesterov"),
-    ("+trainer.profiler=nonsense", "profiler"),
+    ("data=pocket +trainer.profiler=nonsense", "profiler"),
     ("data=pocket data.num_chars=5000 data/tokenizer=wordpiece data.tokenizer.vocab_size=4096", "must be at most"),
-    ("model/mlp=experts model.mlp.top_k=9", "not top_k=9"),
+    ("data=pocket model/mlp=experts model.mlp.top_k=9", "not top_k=9"),
 ]
 GENERATE = [
     ("", "run must be given"),
