@@ -82,7 +82,9 @@ def test_the_faults_are_the_measured_ones():
 
 def test_the_speed_is_the_measured_one():
     (source,) = re.findall(r"<!-- speed: (\S+) -->", README)
-    found = json.loads((ROOT / source).read_text())["time_to_loss"]
+    found, generation = (json.loads((ROOT / source).read_text())[name] for name in ("time_to_loss", "generation"))
+    assert f"draws {generation['tokens_per_s']:.0f} characters a second" in README
+    assert f"{generation['times']:.1f} times as many" in README
     said = README.split(source)[1].split("Measured in turn")[0]
     for text in (f"{found['train_s']:.1f} s", f"at {found['val_loss']:.2f}", f"{found['nanogpt_s']:.0f} s"):
         assert text in said

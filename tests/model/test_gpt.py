@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.gpt import GPT, Bigram, count_parameters, flops_per_token
-from minigpt.model.mlp import MLP, ReLU2MLP, SwiGLU
-from minigpt.model.norms import LayerNorm, RMSNorm
+from minigpt.model.mlp import MLP, ReLU2MLP, SquaredReLU, SwiGLU
+from minigpt.model.norms import LayerNorm, RMSNorm, rms_norm
 from minigpt.model.positions import LearnedPositions, RotaryPositions
 
 
@@ -97,6 +97,13 @@ def test_norms_compute_their_formulas():
         LayerNorm(dim=8)(x), centred / x.var(-1, correction=0, keepdim=True).sqrt(), atol=1e-4, rtol=1e-4
     )
     torch.testing.assert_close(RMSNorm(dim=8, gain=True)(x), x / x.square().mean(-1, keepdim=True).sqrt())
+    with torch.no_grad():
+        torch.testing.assert_close(RMSNorm(dim=8)(x), x / x.square().mean(-1, keepdim=True).sqrt())
+
+
+@pytest.mark.parametrize("function", [rms_norm, SquaredReLU.apply])
+def test_backward_passes_of_our_own_are_the_derivatives(function):
+    assert torch.autograd.gradcheck(function, torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True))
 
 
 def test_bigram_sees_one_token():

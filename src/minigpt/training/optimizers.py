@@ -168,7 +168,7 @@ def polar_polynomials(count: int, smallest: float = 0.003) -> list[Polynomial]:
 
     Each is the best for the interval that those before it leave (Polar Express, arXiv 2505.16932, algorithm 1). Three
     bring it to 0.35 .. 1.65, five to 0.995 .. 1.005. That small singular values grow matters more than that all end
-    at 1: three of these train as well as five iterations of Jordan's (docs/notebook.md).
+    at 1: three of these train as well as five iterations of Jordan's, long runs at a lower rate (docs/notebook.md).
     """
     polynomials: list[Polynomial] = []
     low, high = smallest, 1.0
