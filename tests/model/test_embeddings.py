@@ -7,7 +7,7 @@ import torch
 
 from minigpt.inference.sampling import generate
 from minigpt.model.attention import CausalSelfAttention
-from minigpt.model.embeddings import NgramEmbedding, ScaledEmbedding
+from minigpt.model.embeddings import MatchEmbedding, NgramEmbedding, ScaledEmbedding
 from minigpt.model.gpt import GPT
 from minigpt.model.mlp import MLP
 from minigpt.model.norms import RMSNorm
@@ -54,11 +54,58 @@ def test_dropout_leaves_out_n_grams_and_never_the_token():
     torch.testing.assert_close(drawn.mean(0), module.eval()(torch.tensor([[1, 2]])), atol=0.08, rtol=0)
 
 
-def test_generation_with_the_cache_is_the_same_as_without():
+def guessed(text, longest=4, guesses=1):
+    """What each letter's guesses are and how long their matches, found one pair of places after another."""
+    found = []
+    for t in range(len(text)):
+        best: dict[str, tuple[int, int]] = {}
+        for j in range(t):
+            length = next((n for n in range(longest) if n > j or text[j - n] != text[t - n]), longest)
+            best[text[j + 1]] = max(best.get(text[j + 1], (0, 0)), (length, j))
+        ranked = sorted(((length, j, guess) for guess, (length, j) in best.items() if length), reverse=True)
+        found.append([(guess, length) for length, _, guess in ranked[:guesses]])
+    return found
+
+
+@pytest.mark.parametrize(("text", "guesses"), [("abcabcdabxbcabcabca", 2), ("aaaaaaaa", 1), ("abcd", 2)])
+def test_what_followed_the_longest_match_is_looked_up(text, guesses):
+    module = MatchEmbedding(vocab_size=5, dim=8, longest=4, guesses=guesses)
+    letters = "abcdx"
+    rows = torch.stack(module.find_rows(torch.tensor([[letters.index(c) for c in text]]), None))[:, 0].T
+    expected = [
+        [letters.index(guess) * 4 + length - 1 for guess, length in found] + [5 * 4] * (guesses - len(found))
+        for found in guessed(text, guesses=guesses)
+    ]
+    assert rows.tolist() == expected
+
+
+@pytest.mark.parametrize("split", [1, 2, 9, 23])
+def test_matches_in_two_pieces_as_in_one(split):
+    module, tokens = MatchEmbedding(vocab_size=3, dim=8, longest=4, guesses=2), torch.randint(3, (2, 24))
+    pieces = torch.cat((module(tokens[:, :split]), module(tokens[:, split:], tokens[:, :split])), dim=1)
+    torch.testing.assert_close(pieces, module(tokens))
+
+
+def test_a_match_looks_at_no_later_token():
+    module, tokens = MatchEmbedding(vocab_size=3, dim=8, guesses=2), torch.randint(3, (1, 40))
+    for first in (1, 20, 39):
+        other = tokens.clone()
+        other[:, first:] = (other[:, first:] + 1) % 3
+        torch.testing.assert_close(module(other)[:, :first], module(tokens)[:, :first])
+
+
+EMBEDDINGS = [
+    partial(NgramEmbedding, rows=[36, 216, 50], widths=[4, 4, 2]),
+    partial(MatchEmbedding, longest=3, guesses=2),
+]
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_generation_with_the_cache_is_the_same_as_without(embedding):
     parts = {"attention": CausalSelfAttention, "mlp": MLP, "norm": RMSNorm, "positions": RotaryPositions}
     model = GPT(
         vocab_size=5, block_size=16, num_layers=2, num_heads=2, dim=8, **parts,
-        embedding=partial(NgramEmbedding, rows=[36, 216, 50], widths=[4, 4, 2]),
+        embedding=embedding,
     ).eval()  # fmt: skip
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

@@ -33,6 +33,7 @@ class TextDataModule(lightning.LightningDataModule):
         batch_size: B, rows per optimizer step over all devices and accumulated micro-batches.
         blocks: constructor of the order of rows, `ShuffledBlocks` or `RandomBlocks`.
         tokenizer: constructor of what makes tokens of the text; the subword ones are trained on its training part.
+        augmentation: constructor of what changes the rows that are trained on, such as `Renaming`; None for nothing.
         seed: names the order.
         sequence_warmup: pairs [length, step]: until that step rows are cut into pieces of that length, so that a step
             has as many tokens in more and shorter rows (arXiv 2108.06084). They cost less attention, and what lies
@@ -56,6 +57,7 @@ class TextDataModule(lightning.LightningDataModule):
         seed: int,
         blocks: Callable[..., Any] = ShuffledBlocks,
         tokenizer: Callable[..., Tokenizer] = CharTokenizer,
+        augmentation: Callable[..., Any] | None = None,
         sequence_warmup: list[list[int]] | None = None,
         val_fraction: float = 0.1,
         development: bool = False,
@@ -71,6 +73,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.seed = seed
         self.blocks = blocks
         self.tokenizer = tokenizer
+        self.augmentation = augmentation
         self.sequence_warmup = check_warmup(sequence_warmup or [], block_size)
         self.val_fraction = val_fraction
         self.development = development
@@ -80,6 +83,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.sha256 = sha256
         self.val_batch_size = max(1, val_tokens_per_batch // block_size)
         self._corpus: Corpus | None = None
+        self._augmentation: Any = None
 
     def find_text(self) -> Path:
         """The text's file, fetched or made when it is missing."""
@@ -90,7 +94,8 @@ class TextDataModule(lightning.LightningDataModule):
         """The text's tokens; found, checked and encoded at the first use.
 
         Raises:
-            ValueError: the text is missing, empty, not UTF-8, shorter than two blocks or too poor for the tokenizer.
+            ValueError: the text is missing, empty, not UTF-8, shorter than two blocks, or has not what the tokenizer or
+                the augmentation needs.
         """
         if self._corpus is None:
             cache = self.data_dir / "cache"
@@ -101,6 +106,8 @@ class TextDataModule(lightning.LightningDataModule):
             if self.development:
                 cut = len(corpus.train) - len(corpus.val)
                 corpus = replace(corpus, train=corpus.train[:cut], val=corpus.train[cut:])
+            if self.augmentation is not None:
+                self._augmentation = self.augmentation(tokens=corpus.train, tokenizer=corpus.tokenizer, seed=self.seed)
             self._corpus = corpus
         return self._corpus
 
@@ -130,7 +137,7 @@ class TextDataModule(lightning.LightningDataModule):
     def train_stream(self, **place: Any) -> "TrainStream":
         """The micro-batches of one place in a run, see `TrainStream`."""
         blocks = self.blocks(num_tokens=len(self.corpus.train), block_size=self.block_size, seed=self.seed)
-        return TrainStream(self.corpus.train, blocks, **place)
+        return TrainStream(self.corpus.train, blocks, augmentation=self._augmentation, **place)
 
     def val_stream(self, **place: Any) -> "ValidationStream":
         """The validation batches of one device, see `ValidationStream`."""
@@ -169,6 +176,7 @@ class TrainStream:
         first_step: int,
         last_step: int,
         sequence_warmup: Sequence[tuple[int, int]] = (),
+        augmentation: Any = None,
         pin: bool = False,
     ) -> None:
         if batch_size % (micro_batches * world_size):
@@ -185,6 +193,7 @@ class TrainStream:
         self.first_step = first_step
         self.last_step = last_step
         self.sequence_warmup = sequence_warmup
+        self.augmentation = augmentation
         self.pin = pin
         self.row = np.arange(blocks.block_size + 1)
 
@@ -210,7 +219,10 @@ class TrainStream:
 
     def gather(self, starts: np.ndarray, length: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets [rows * T / length, length] of the rows that begin at `starts`."""
-        rows = self.tokens[starts[:, None] + self.row]
+        if self.augmentation is None:
+            rows = self.tokens[starts[:, None] + self.row]
+        else:
+            rows = self.augmentation.rows(starts, len(self.row))
         # Each of the two in one piece: torch copies anything else by way of memory that is not pinned.
         batch = torch.from_numpy(np.stack((rows[:, :-1], rows[:, 1:])).astype(np.int64)).view(2, -1, length)
         inputs, targets = batch.pin_memory() if self.pin else batch

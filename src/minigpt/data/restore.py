@@ -35,8 +35,9 @@ class RestoreDataModule(TextDataModule):
 
     def __init__(self, *, drop: str, fold_case: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        if self.sequence_warmup or self.development or not isinstance(self.tokenizer(), CharTokenizer):
-            raise ValueError("lines to restore take no sequence_warmup, development or tokenizer")
+        refused = self.sequence_warmup or self.development or self.augmentation
+        if refused or not isinstance(self.tokenizer(), CharTokenizer):
+            raise ValueError("lines to restore take no sequence_warmup, development, augmentation or tokenizer")
         self.drop = drop
         self.fold_case = fold_case
 

@@ -70,3 +70,65 @@ class NgramEmbedding(TokenEmbedding):
             size = table.num_embeddings
             found.append(ngram if size >= base ** (back + 1) else ngram * 2_654_435_761 % 2_147_483_647 % size)
         return found
+
+
+class MatchEmbedding(TokenEmbedding):
+    """Adds to a token's vector one for what followed when the last few tokens were in the context before.
+
+    The longest ending that has been there already is looked up, as a match model of data compression does (Mahoney,
+    "Adaptive Weighing of Context Models for Lossless Data Compression", 2005). It is an induction head
+    (arXiv 2209.11895) that needs no learning: names and rare words are spelt as the context spells them. Each guess has
+    a vector for each length of its match; of two guesses with the same length the newer one counts.
+
+    Args:
+        longest: tokens of a match that are counted.
+        guesses: how many different guesses a token gets, the one with the longest match first.
+    """
+
+    context = 2**40  # all of them
+
+    def __init__(self, *, vocab_size: int, dim: int, longest: int = 16, guesses: int = 1) -> None:
+        super().__init__(vocab_size=vocab_size, dim=dim)
+        self.longest = longest
+        rows = vocab_size * longest + 1  # the last one is for no match
+        self.tables = nn.ModuleList(nn.Embedding(rows, dim) for _ in range(guesses))
+
+    def forward(self, tokens: Tensor, earlier: Tensor | None = None) -> Tensor:
+        x = super().forward(tokens)
+        for rows, table in zip(self.find_rows(tokens, earlier), self.tables, strict=True):
+            x = x + table(rows)
+        return x
+
+    def find_rows(self, tokens: Tensor, earlier: Tensor | None) -> list[Tensor]:
+        """The row [B, T] of each table that belongs to a guess and its length at each token."""
+        known = (tokens if earlier is None else torch.cat((earlier, tokens), dim=1)).int()  # cheaper to compare
+        following = F.pad(known, (0, 1))[:, 1:]
+        lengths = self.match(known, tokens.shape[1])
+        places = torch.arange(known.shape[1], dtype=torch.int32, device=known.device)
+        scores = (lengths * known.shape[1] + places) * (lengths > 0)
+        found = []
+        for table in self.tables:
+            score, place = scores.max(dim=-1)
+            length, guess = score // known.shape[1], following.gather(1, place)
+            none = table.num_embeddings - 1
+            found.append(torch.where(length > 0, guess * self.longest + length - 1, none))
+            scores = scores * (following[:, None] != guess[..., None])  # the next table gets another guess
+        return found
+
+    def match(self, known: Tensor, count: int) -> Tensor:
+        """How many tokens, up to `longest`, end alike at each of the newest `count` tokens and at each one known.
+
+        Returns:
+            [B, count, known]; 0 for the token itself and those after it.
+        """
+        total, back = known.shape[1], self.longest - 1
+        first = max(0, total - count - back)
+        equal = (known[:, first:, None] == known[:, None]).tril(first - 1)
+        equal = F.pad(equal, (back, 0, back - (total - count - first), 0))
+        alike = equal[:, back:, back:]
+        lengths = alike.int()
+        for ago in range(1, self.longest):
+            start = back - ago
+            alike = alike & equal[:, start : start + count, start : start + total]
+            lengths += alike
+        return lengths
