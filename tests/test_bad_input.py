@@ -50,6 +50,9 @@ TRAIN = [
     ("model.num_heads=128", "even head_dim"),
     ("model.block_size=5000 data=text data.path={tmp}/short.txt", "too short for data.block_size=5000"),
     ("data=text", "data.path must be given"),
+    ("data/augmentation=rename data.augmentation.probability=2", "probability=2 must be more than 0"),
+    ("data/augmentation=rename +data.augmentation.seed=2", "seed is given by data.seed"),
+    ("model/embedding=match model.embedding.guesses=0", "guesses=0 must be at least 1"),
     ("data=text data.path={tmp}/missing.txt", "no text at"),
     ("data=text data.path={tmp}/empty.txt", "0 characters"),
     ("data=text data.path={tmp}/latin.txt", "not UTF-8"),
@@ -97,6 +100,7 @@ TRAIN_LATER = [  # needs torch or the text to tell
     ("optimizer=sgd optimizer.momentum=0 data=pocket", "Nesterov"),
     ("data=pocket +trainer.profiler=nonsense", "profiler"),
     ("data=pocket data.num_chars=5000 data/tokenizer=wordpiece data.tokenizer.vocab_size=4096", "must be at most"),
+    ("data=text data.path={tmp}/short.txt model.block_size=16 data/augmentation=rename", "finds no names"),
     ("data=pocket model/mlp=experts model.mlp.top_k=9", "not top_k=9"),
 ]
 GENERATE = [

@@ -8,11 +8,11 @@ from minigpt.data.renaming import Renaming, find_names
 from minigpt.data.tokenizer import CharTokenizer
 
 SPEECHES = [
-    "ROMEO:\nO, my dear Juliet, is it you? God knows, the abc of jrz.\n\n",
+    "ROMEO:\nO, my dear Juliet, my Ring, ring, is it you? God knows, the abc of jrz.\n\n",
     "JULIET:\nIt is, good Romeo; God be with you, king.\n\n",
     "KING:\nWhat King? In my God Abcdefg.\n\n",
 ]
-TEXT = "".join(SPEECHES[i] for i in [0, 1, 2] * 3) + SPEECHES[2] * 40
+TEXT = "".join(SPEECHES[i] for i in [0, 1, 2] * 3) + SPEECHES[2] * 40 + "to Molinorgate, of Molinorgate, by Molinorgate"
 
 
 def renaming(probability=1.0, seed=1, text=TEXT):
@@ -24,7 +24,7 @@ def test_names_have_capitals_and_are_not_everywhere():
     found = find_names(TEXT)
     assert "Romeo" in found and "Juliet" in found
     assert "God" not in found, "it is everywhere"
-    assert "King" not in found, "it is a word too"
+    assert "Ring" not in found, "it is a word too"
     assert "What" not in found and "It" not in found, "they begin sentences"
 
 

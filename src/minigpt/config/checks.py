@@ -19,7 +19,7 @@ AT_LEAST_ONE = """
     num_heads num_kv_heads dim hidden_dim block_size batch_size max_steps devices num_nodes
     accumulate_grad_batches val_every_n_steps log_every_n_steps every_n_steps keep_last patience max_new_tokens top_k
     iterations val_tokens_per_batch window num_samples width average beam decode_lines num_lines order rows
-    stride num_experts num_tokens
+    stride num_experts num_tokens longest guesses
 """.split()
 ABOVE_ZERO = "lr adamw_lr base gradient_clip_val eps line_every_s timeout_s sigma init_std cap".split()
 NOT_NEGATIVE = """

@@ -45,7 +45,7 @@ class Renaming:
         self.seed = seed
         self.names = find_names(tokenizer.decode(tokens[:READ_FOR_NAMES].tolist()))
         if len(self.names) < 2:
-            raise ValueError("data/augmentation=rename finds no names in the text: leave it out")
+            raise ValueError("data/augmentation=rename finds no names in the text: choose data/augmentation=null")
 
     def rows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Token ids [B, T] of the rows that begin at `starts`."""
