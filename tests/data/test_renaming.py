@@ -71,7 +71,6 @@ def test_only_rows_to_train_on_are_changed(tmp_path):
             num_chars=20_000, text_seed=1, data_dir=str(tmp_path), block_size=64, batch_size=4, seed=1,
             augmentation=augmentation,
         )  # fmt: skip
-        data.corpus  # noqa: B018 - reads the text
         place = {"rank": 0, "world_size": 1, "micro_batches": 1, "first_step": 0, "last_step": 3, "batch_size": 4}
         return list(data.train_stream(**place)), list(data.val_stream())
 

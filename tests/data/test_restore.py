@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from minigpt.data.datamodule import IGNORED
+from minigpt.data.renaming import Renaming
 from minigpt.data.restore import PairValidationStream, PocketRestoreDataModule, RestoreDataModule, read_lines
 from minigpt.data.tokenizer import LineTokenizer, load_tokenizer
 
@@ -111,6 +112,8 @@ def test_what_cannot_be_restored_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="outside the vocabulary: 'Ω'"):
         tokenizer.encode_lines(["Ω"], 20)
     (tmp_path / "text.txt").write_text("one line without an end " * 9)
+    with pytest.raises(ValueError, match="take no sequence_warmup, development, augmentation"):
+        make(tmp_path, augmentation=Renaming)
     with pytest.raises(ValueError, match="0 lines to train on and 0 to validate on"):
         make(tmp_path)
 

@@ -136,8 +136,9 @@ class TextDataModule(lightning.LightningDataModule):
 
     def train_stream(self, **place: Any) -> "TrainStream":
         """The micro-batches of one place in a run, see `TrainStream`."""
-        blocks = self.blocks(num_tokens=len(self.corpus.train), block_size=self.block_size, seed=self.seed)
-        return TrainStream(self.corpus.train, blocks, augmentation=self._augmentation, **place)
+        train = self.corpus.train  # which makes the augmentation too
+        blocks = self.blocks(num_tokens=len(train), block_size=self.block_size, seed=self.seed)
+        return TrainStream(train, blocks, augmentation=self._augmentation, **place)
 
     def val_stream(self, **place: Any) -> "ValidationStream":
         """The validation batches of one device, see `ValidationStream`."""
