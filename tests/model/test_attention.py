@@ -84,7 +84,7 @@ def test_bidirectional_output_depends_on_both_sides(positions):
         (gradient,) = torch.autograd.grad(layer(x, context)[0, position].square().sum(), x)
         assert gradient[0].abs().sum(dim=1).gt(0).all(), f"position {position} does not see all"
     q, k, v = layer.project(x, context)
-    written, _ = layer.attend(q, k, v, context)
+    written = layer.attend(q, k, v, context)
     torch.testing.assert_close(layer.attend_fused(q, k, v, context), written, atol=1e-5, rtol=1e-5)
 
 
@@ -94,10 +94,35 @@ def test_fused_equals_written_out(attention, positions):
     layer, context = make(attention, positions)
     x = torch.randn(3, T, D)
     q, k, v = layer.project(x, context)
-    written, weights = layer.attend(q, k, v, context)
+    written, weights = layer.attend(q, k, v, context), layer.weigh(q, k, context)
     torch.testing.assert_close(layer.attend_fused(q, k, v, context), written, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, H, T))
     assert layer.weights(x, context).triu(1).eq(0).all()
+
+
+@every_attention
+@every_position
+def test_rows_longer_than_a_piece_equal_one_piece(attention, positions, monkeypatch):
+    layer, context = make(attention, positions)
+    monkeypatch.setattr("minigpt.model.attention.PIECE", 5)  # of 12: two whole ones and a rest
+    x = torch.randn(3, T, D, requires_grad=True)
+    q, k, v = (part.detach().requires_grad_() for part in layer.project(x, context))
+    whole = layer.mix(q, k, v, context)
+    pieces = layer.attend(q, k, v, context)
+    torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-5)
+    toward = torch.randn_like(whole)
+    for found, expected in zip(*(torch.autograd.grad(out, (q, k, v), toward) for out in (pieces, whole)), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    newest = layer.attend(q[:, :, 4:], k, v, context)  # as after four cached positions
+    torch.testing.assert_close(newest, whole[:, :, 4:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_piece_does_not_read_keys_ahead_of_it(monkeypatch):
+    layer, context = make(ATTENTIONS["causal"], Positions)
+    monkeypatch.setattr("minigpt.model.attention.PIECE", 5)
+    q, k, v = torch.randn(3, 1, H, T, D // H).unbind()
+    k[:, :, 5:] = v[:, :, 5:] = torch.nan  # masked scores of NaN would still be NaN
+    assert layer.attend(q, k, v, context)[:, :, :5].isfinite().all()
 
 
 def assert_pieces_equal_the_whole(layer, context):
@@ -129,17 +154,17 @@ def test_attention_equals_a_hand_worked_average():
 
 def test_scores_are_divided_by_the_root_of_head_dim():
     layer, context = make(ATTENTIONS["causal"], Positions)
-    q, k, v = torch.randn(3, 1, H, T, D // H).unbind()
+    q, k = torch.randn(2, 1, H, T, D // H).unbind()
     scores = (q @ k.mT / (D // H) ** 0.5).masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf"))
-    torch.testing.assert_close(layer.attend(q, k, v, context)[1], scores.softmax(-1))
+    torch.testing.assert_close(layer.weigh(q, k, context), scores.softmax(-1))
 
 
 def test_softcap_bounds_the_scores_before_the_mask():
     layer, context = make(ATTENTIONS["softcap"], Positions)
-    q, k, v = 3 * torch.randn(3, 1, H, T, D // H)
+    q, k = 3 * torch.randn(2, 1, H, T, D // H)
     scores = 2 * ((q @ k.mT / (D // H) ** 0.5) / 2).tanh()
     expected = scores.masked_fill(torch.ones(T, T).triu(1).bool(), float("-inf")).softmax(-1)
-    torch.testing.assert_close(layer.attend(q, k, v, context)[1], expected)
+    torch.testing.assert_close(layer.weigh(q, k, context), expected)
     assert layer.fused is False, "on every device"
 
 
@@ -173,7 +198,7 @@ def test_alibi_takes_its_slope_times_the_distance(heads, slopes):
     scheme = AlibiPositions(block_size=T, dim=heads * 8, head_dim=8)
     layer = CausalSelfAttention(dim=heads * 8, num_heads=heads, block_size=T)
     q = torch.zeros(1, heads, 1, 8)  # the newest position, alike to all keys
-    weights = layer.attend(q, *torch.randn(2, 1, heads, 4, 8), Context(scheme))[1]
+    weights = layer.weigh(q, torch.randn(1, heads, 4, 8), Context(scheme))
     expected = (-torch.tensor(slopes)[:, None] * torch.tensor([3, 2, 1, 0])).softmax(-1)
     torch.testing.assert_close(weights[0, :, 0], expected)
 

@@ -123,3 +123,15 @@ def test_scaled_vectors_are_the_roots_of_the_width_times_as_long():
 def test_rows_and_widths_must_match():
     with pytest.raises(ValueError, match="as many widths as rows"):
         embedding(widths=[4])
+
+
+@pytest.mark.parametrize("longest", [0, 128])
+def test_a_match_is_counted_in_a_byte(longest):
+    with pytest.raises(ValueError, match=f"1 to 127 tokens, not {longest}"):
+        MatchEmbedding(vocab_size=5, dim=8, longest=longest)
+
+
+def test_the_longest_countable_match_is_counted():
+    module = MatchEmbedding(vocab_size=2, dim=8, longest=127)
+    (rows,) = module.find_rows(torch.zeros(1, 140, dtype=torch.long), None)
+    assert rows[0].tolist() == [2 * 127] + [min(t, 127) - 1 for t in range(1, 140)]

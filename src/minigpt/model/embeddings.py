@@ -83,11 +83,16 @@ class MatchEmbedding(TokenEmbedding):
     Args:
         longest: tokens of a match that are counted.
         guesses: how many different guesses a token gets, the one with the longest match first.
+
+    Raises:
+        ValueError: for a `longest` that is not from 1 to 127.
     """
 
     context = 2**40  # all of them
 
     def __init__(self, *, vocab_size: int, dim: int, longest: int = 16, guesses: int = 1) -> None:
+        if not 1 <= longest <= 127:  # a byte holds it
+            raise ValueError(f"the longest match of an embedding must be 1 to 127 tokens, not {longest}")
         super().__init__(vocab_size=vocab_size, dim=dim)
         self.longest = longest
         rows = vocab_size * longest + 1  # the last one is for no match
@@ -105,30 +110,31 @@ class MatchEmbedding(TokenEmbedding):
         following = F.pad(known, (0, 1))[:, 1:]
         lengths = self.match(known, tokens.shape[1])
         places = torch.arange(known.shape[1], dtype=torch.int32, device=known.device)
-        scores = (lengths * known.shape[1] + places) * (lengths > 0)
-        found = []
+        scores = lengths.int().mul_(known.shape[1]).add_(places)
+        found, guess = [], None
         for table in self.tables:
+            if guess is not None:  # the next table gets another guess
+                scores.masked_fill_(following[:, None] == guess[..., None], 0)
             score, place = scores.max(dim=-1)
             length, guess = score // known.shape[1], following.gather(1, place)
             none = table.num_embeddings - 1
             found.append(torch.where(length > 0, guess * self.longest + length - 1, none))
-            scores = scores * (following[:, None] != guess[..., None])  # the next table gets another guess
         return found
 
     def match(self, known: Tensor, count: int) -> Tensor:
         """How many tokens, up to `longest`, end alike at each of the newest `count` tokens and at each one known.
 
         Returns:
-            [B, count, known]; 0 for the token itself and those after it.
+            [B, count, known] of bytes; 0 for the token itself and those after it.
         """
         total, back = known.shape[1], self.longest - 1
         first = max(0, total - count - back)
         equal = (known[:, first:, None] == known[:, None]).tril(first - 1)
-        equal = F.pad(equal, (back, 0, back - (total - count - first), 0))
-        alike = equal[:, back:, back:]
-        lengths = alike.int()
+        equal = F.pad(equal.view(torch.int8), (back, 0, back - (total - count - first), 0))
+        alike = equal[:, back:, back:].clone()
+        lengths = alike.clone()
         for ago in range(1, self.longest):
             start = back - ago
-            alike = alike & equal[:, start : start + count, start : start + total]
+            alike &= equal[:, start : start + count, start : start + total]
             lengths += alike
         return lengths
