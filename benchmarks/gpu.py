@@ -37,7 +37,7 @@ from rich.table import Table
 from torch import nn
 
 from minigpt.config.build import build
-from minigpt.data.datamodule import ValidationStream
+from minigpt.data.streams import ValidationStream
 from minigpt.inference.precision import resolve_precision
 from minigpt.inference.scoring import evaluate
 from minigpt.model.gpt import count_parameters, flops_per_token

@@ -12,7 +12,7 @@ from torch import nn
 
 from minigpt.config.build import build
 from minigpt.data.blocks import RandomBlocks
-from minigpt.data.datamodule import TrainStream
+from minigpt.data.streams import TrainStream
 from minigpt.inference.precision import resolve_precision
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.gpt import GPT

@@ -4,10 +4,10 @@ After `python src/train.py -m experiment=record seed=1,2,3,4,5` it is `python -m
 Directories that hold no completed run are passed over.
 """
 
+import argparse
 import json
 import math
 import statistics
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,11 @@ def score_together(trained: list[Trained]) -> float:
 
 
 def main() -> None:
+    """Sum up the runs that are named, print it, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     experiments: dict[str, list[Path]] = defaultdict(list)
-    for directory in map(Path, sys.argv[1:]):
+    for directory in parser.parse_args().runs:
         if (read_summary(directory) or {}).get("status") == "completed":
             experiments[yaml.safe_load((directory / "config.yaml").read_text())["name"]].append(directory)
     found = {name: summarise(directories) for name, directories in experiments.items()}

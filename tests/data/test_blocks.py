@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from minigpt.data.blocks import RandomBlocks, ShuffledBlocks
-from minigpt.data.datamodule import TrainStream, check_warmup
+from minigpt.data.streams import TrainStream, check_warmup
 
 TEXT = np.arange(1000, dtype=np.uint16)
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from minigpt.data.corpus import HEADER_BYTES, find_text, open_corpus, read_text, round_up
-from minigpt.data.datamodule import IGNORED, PocketDataModule, ValidationStream
+from minigpt.data.datamodule import PocketDataModule
 from minigpt.data.pocket import make_play
+from minigpt.data.streams import IGNORED, ValidationStream
 from minigpt.data.tokenizer import CharTokenizer, load_tokenizer
 
 TEXT = "Hear me, you wrangling pirates!\n" * 40

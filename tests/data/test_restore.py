@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from minigpt.data.datamodule import IGNORED
 from minigpt.data.renaming import Renaming
 from minigpt.data.restore import PairValidationStream, PocketRestoreDataModule, RestoreDataModule, read_lines
+from minigpt.data.streams import IGNORED
 from minigpt.data.tokenizer import LineTokenizer, load_tokenizer
 
 LINES = [f"{'ab' * (i % 4)}c line {i}" for i in range(40)]

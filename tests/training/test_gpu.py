@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from minigpt.data.blocks import RandomBlocks
-from minigpt.data.datamodule import PocketDataModule, TrainStream
+from minigpt.data.datamodule import PocketDataModule
+from minigpt.data.streams import TrainStream
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.gpt import GPT
 from minigpt.model.mlp import ReLU2MLP

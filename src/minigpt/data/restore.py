@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from minigpt.data.corpus import Corpus, read_text, round_up
-from minigpt.data.datamodule import IGNORED, PocketDataModule, TextDataModule, TrainStream, ValidationStream
+from minigpt.data.datamodule import PocketDataModule, TextDataModule
+from minigpt.data.streams import IGNORED, TrainStream, ValidationStream
 from minigpt.data.tokenizer import CharTokenizer, LineTokenizer
 
 Batch = tuple[tuple[Tensor, Tensor], Tensor]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from minigpt.data.corpus import encode_part, file_hash, find_text, split_text
-from minigpt.data.datamodule import ValidationStream
 from minigpt.data.restore import PairValidationStream, read_lines
+from minigpt.data.streams import ValidationStream
 from minigpt.data.tokenizer import LineTokenizer
 from minigpt.inference.beam_search import beam_search
 from minigpt.inference.load import Trained
