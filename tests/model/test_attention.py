@@ -94,32 +94,32 @@ def test_fused_equals_written_out(attention, positions):
     layer, context = make(attention, positions)
     x = torch.randn(3, T, D)
     q, k, v = layer.project(x, context)
-    written, weights = layer.attend(q, k, v, context), layer.weigh(q, k, context)
+    written, weights = layer.attend(q, k, v, context), layer.weights(x, context)
     torch.testing.assert_close(layer.attend_fused(q, k, v, context), written, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(3, H, T))
-    assert layer.weights(x, context).triu(1).eq(0).all()
+    assert weights.triu(1).eq(0).all()
 
 
 @every_attention
 @every_position
-def test_rows_longer_than_a_piece_equal_one_piece(attention, positions, monkeypatch):
+def test_rows_longer_than_a_chunk_equal_one_chunk(attention, positions, monkeypatch):
     layer, context = make(attention, positions)
-    monkeypatch.setattr("minigpt.model.attention.PIECE", 5)  # of 12: two whole ones and a rest
+    monkeypatch.setattr("minigpt.model.attention.CHUNK", 5)  # of 12: two whole ones and a rest
     x = torch.randn(3, T, D, requires_grad=True)
     q, k, v = (part.detach().requires_grad_() for part in layer.project(x, context))
-    whole = layer.mix(q, k, v, context)
-    pieces = layer.attend(q, k, v, context)
-    torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-5)
+    whole = layer.mix(q, layer.share_heads(k), layer.share_heads(v), context)
+    chunks = layer.attend(q, k, v, context)
+    torch.testing.assert_close(chunks, whole, atol=1e-5, rtol=1e-5)
     toward = torch.randn_like(whole)
-    for found, expected in zip(*(torch.autograd.grad(out, (q, k, v), toward) for out in (pieces, whole)), strict=True):
+    for found, expected in zip(*(torch.autograd.grad(out, (q, k, v), toward) for out in (chunks, whole)), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     newest = layer.attend(q[:, :, 4:], k, v, context)  # as after four cached positions
     torch.testing.assert_close(newest, whole[:, :, 4:], atol=1e-5, rtol=1e-5)
 
 
-def test_a_piece_does_not_read_keys_ahead_of_it(monkeypatch):
+def test_a_chunk_does_not_read_keys_ahead_of_it(monkeypatch):
     layer, context = make(ATTENTIONS["causal"], Positions)
-    monkeypatch.setattr("minigpt.model.attention.PIECE", 5)
+    monkeypatch.setattr("minigpt.model.attention.CHUNK", 5)
     q, k, v = torch.randn(3, 1, H, T, D // H).unbind()
     k[:, :, 5:] = v[:, :, 5:] = torch.nan  # masked scores of NaN would still be NaN
     assert layer.attend(q, k, v, context)[:, :, :5].isfinite().all()

@@ -15,7 +15,7 @@ from minigpt.model.dropout import dropout
 from minigpt.model.kv_cache import LayerCache
 from minigpt.model.norms import rms_norm
 
-PIECE = 128  # queries that are scored together where attention is causal; measured in docs/notebook.md
+CHUNK = 128  # queries that are scored together where attention is causal; measured in docs/notebook.md
 
 
 class CausalSelfAttention(nn.Module):
@@ -82,7 +82,7 @@ class CausalSelfAttention(nn.Module):
     def weights(self, x: Tensor, context: Context) -> Tensor:
         """The attention weights [B, H, T, S] that `forward` applies to x [B, T, D]."""
         q, k, _ = self.project(x, context)
-        return self.weigh(q, k, context)
+        return self.weigh(q, self.share_heads(k), context)
 
     def project(self, x: Tensor, context: Context, cache: LayerCache | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [B, H, T, C], keys and values [B, K, S, C]; with a cache, S counts the cached positions too."""
@@ -106,23 +106,24 @@ class CausalSelfAttention(nn.Module):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
         """softmax(q k^T / sqrt(C) + mask) v, written out: [B, H, T, C].
 
-        Where attention is causal, a piece of the queries at a time, without the keys that lie ahead of them all: half
-        of a long row's products are left out, and scores stay in the processor's cache. On a CPU training takes a
-        quarter of the fused kernel's time with it at T = 64, and still less than that at 8,192 (docs/notebook.md).
+        Where attention is causal, it takes the queries in chunks (arXiv 2112.05682), each without the keys that lie
+        ahead of all of it: half of a long row's products are left out, and scores stay in the processor's cache. A
+        CPU trains with this in a quarter of the fused kernel's time at T = 64, in less at 8,192 (docs/notebook.md).
         """
-        if not self.causal or q.shape[2] <= PIECE:
+        k, v = self.share_heads(k), self.share_heads(v)
+        if not self.causal or q.shape[2] <= CHUNK:
             return self.mix(q, k, v, context)
-        ends = [*range(k.shape[2] - q.shape[2] + PIECE, k.shape[2], PIECE), k.shape[2]]
-        pieces = zip(q.split(PIECE, dim=2), Prefixes.apply(k, ends), Prefixes.apply(v, ends), strict=True)
-        return torch.cat([self.mix(*piece, context) for piece in pieces], dim=2)
+        ends = [*range(k.shape[2] - q.shape[2] + CHUNK, k.shape[2], CHUNK), k.shape[2]]
+        chunks = zip(q.split(CHUNK, dim=2), Prefixes.apply(k, ends), Prefixes.apply(v, ends), strict=True)
+        return torch.cat([self.mix(*chunk, context) for chunk in chunks], dim=2)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
-        """`attend` with all keys at once."""
-        return dropout(self.weigh(q, k, context), self.dropout, self.training) @ self.share_heads(v)
+        """`attend` in one chunk, with keys and values of every head [B, H, S, C]."""
+        return dropout(self.weigh(q, k, context), self.dropout, self.training) @ v
 
     def weigh(self, q: Tensor, k: Tensor, context: Context) -> Tensor:
-        """softmax(q k^T / sqrt(C) + mask): the weights [B, H, T, S]."""
-        scores = self.scores(q, self.share_heads(k))
+        """softmax(q k^T / sqrt(C) + mask): the weights [B, H, T, S], of keys of every head [B, H, S, C]."""
+        scores = self.scores(q, k)
         return torch.softmax(scores.add_(self.visible(q, k, context)), dim=-1)
 
     def share_heads(self, x: Tensor) -> Tensor:
