@@ -2,7 +2,7 @@
 
     time to loss    experiment=fast_cpu to nanoGPT's CPU result, beside nanoGPT's own steps
     steps           tokens per second of the same model, text and AdamW
-    lightning       what Lightning, logging, W&B and the progress bar add to a step
+    overhead        what Lightning, logging, W&B and the progress bar add to a step
     generation      tokens per second with the key-value cache and without
     data path       tokens per second of the stream, and its memory with a long text
     start           seconds from the command to the first step
@@ -197,7 +197,7 @@ def measure_start(folder: Path, repeats: int) -> dict[str, Any]:
     return {"seconds": statistics.median(seconds), "runs": seconds}
 
 
-def measure_lightning(folder: Path, repeats: int, count: int = 120) -> dict[str, Any]:
+def measure_overhead(folder: Path, repeats: int, count: int = 120) -> dict[str, Any]:
     """Milliseconds of a step of the default run, all that it does included, and of a bare loop with the same model.
 
     Medians of windows of ten steps, so that a logged step is in each; the two in turn, and more often than elsewhere,
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--megabytes", type=int, nargs="*", default=[1, 200])
-    parser.add_argument("--only", nargs="*", help="time_to_loss, steps, lightning, generation, data_path, start")
+    parser.add_argument("--only", nargs="*", help="time_to_loss, steps, overhead, generation, data_path, start")
     arguments = parser.parse_args()
     checkout = Path(arguments.nanogpt).absolute() if arguments.nanogpt else None
     with tempfile.TemporaryDirectory() as name:
@@ -231,7 +231,7 @@ def main() -> None:
         measures = {
             "time_to_loss": partial(measure_time_to_loss, folder, checkout, arguments.seeds),
             "steps": partial(measure_steps, folder, checkout, arguments.repeats),
-            "lightning": partial(measure_lightning, folder, 3 * arguments.repeats),
+            "overhead": partial(measure_overhead, folder, 3 * arguments.repeats),
             "generation": lambda: measure_generation(small_model(), 1000, arguments.repeats),
             "data_path": partial(measure_data_path, folder, arguments.megabytes),
             "start": partial(measure_start, folder, arguments.repeats),
