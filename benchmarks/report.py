@@ -38,11 +38,11 @@ def train(folder: Path, *options: str, inside: bool = False) -> dict[str, Any]:
     directory = folder / f"run-{time.monotonic_ns()}"
     command = [str(ROOT / "src/train.py"), *options, f"paths.run_dir={directory}", f"paths.log_dir={folder}"]
     begin = time.perf_counter()
-    if inside:
-        run_inside(command)
-    else:
-        environment = os.environ | {"WANDB_MODE": "offline", "TTY_COMPATIBLE": "1"}
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=environment)
+    with patch.dict(os.environ, WANDB_MODE="offline", TTY_COMPATIBLE="1"):
+        if inside:
+            run_inside(command)
+        else:
+            subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     wall = time.perf_counter() - begin
     with (directory / "metrics.csv").open() as file:
         found = {"rows": list(csv.DictReader(file)), "directory": directory, "whole_program_s": wall}

@@ -20,10 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import lightning
 import torch
 from benchmarks.plain import bare_run, nanogpt_steps
 from benchmarks.report import ROOT, composed, middle, train, write
@@ -197,22 +200,49 @@ def measure_start(folder: Path, repeats: int) -> dict[str, Any]:
     return {"seconds": statistics.median(seconds), "runs": seconds}
 
 
-def measure_overhead(folder: Path, repeats: int, count: int = 120) -> dict[str, Any]:
+class InTurn(lightning.Callback):
+    """Puts the steps of a bare loop between those of a run, ten by ten: `pairs` of their milliseconds a step.
+
+    The machine's speed changes within seconds by more than what is looked for, so neither waits for the other's end.
+    """
+
+    def __init__(self, loop: Iterator[float], count: int = 10) -> None:
+        self.loop = loop
+        self.count = count
+        self.pairs: list[tuple[float, float]] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.begin = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step % self.count == 0:
+            run, bare = time.perf_counter() - self.begin, sum(itertools.islice(self.loop, self.count))
+            self.pairs.append((1000 * run / self.count, 1000 * bare / self.count))
+            self.begin = time.perf_counter()
+
+
+def measure_overhead(folder: Path, repeats: int) -> dict[str, Any]:
     """Milliseconds of a step of the default run, all that it does included, and of a bare loop with the same model.
 
-    Medians of windows of ten steps, so that a logged step is in each; the two in turn, and more often than elsewhere,
-    since what is looked for is smaller than what the machine's speed changes by.
+    Means of ten steps, so that a logged one is in each; the overhead is the median of the pairs.
     """
-    corpus, config, rows = text(), composed(f"trainer.max_steps={count}"), []
+    corpus, options, rows = text(), ["trainer.max_steps=300", "trainer.val_every_n_steps=300"], []
+    fit = lightning.Trainer.fit
     for _ in range(repeats):
-        run = train(folder, f"trainer.max_steps={count}", f"trainer.val_every_n_steps={count}")
-        _, loop = bare_run(config, torch.device("cpu"), corpus.train, corpus.tokenizer.vocab_size)
-        seconds = list(itertools.islice(loop, count))
-        bare = [100 * sum(seconds[n : n + 10]) for n in range(0, count, 10)]
-        row = {"step_ms": 1000 * median_step(run), "bare_step_ms": statistics.median(bare[1:])}
-        row["overhead"] = row["step_ms"] / row["bare_step_ms"] - 1
-        rows.append(row)
-        print(row, flush=True)
+        _, loop = bare_run(composed(*options), torch.device("cpu"), corpus.train, corpus.tokenizer.vocab_size)
+        in_turn = InTurn(loop)
+
+        def fit_in_turn(trainer: Any, *arguments: Any, in_turn: InTurn = in_turn, **named: Any) -> None:
+            trainer.callbacks.append(in_turn)
+            fit(trainer, *arguments, **named)
+
+        with patch.object(lightning.Trainer, "fit", fit_in_turn):
+            train(folder, *options, inside=True)
+        pairs = in_turn.pairs[1:]  # in the first ten both warm up
+        run, bare = map(statistics.median, zip(*pairs, strict=True))
+        overhead = statistics.median(run / bare for run, bare in pairs) - 1
+        rows.append({"step_ms": run, "bare_step_ms": bare, "overhead": overhead})
+        print(rows[-1], flush=True)
     return {"runs": rows} | middle(rows)
 
 
@@ -231,7 +261,7 @@ def main() -> None:
         measures = {
             "time_to_loss": partial(measure_time_to_loss, folder, checkout, arguments.seeds),
             "steps": partial(measure_steps, folder, checkout, arguments.repeats),
-            "overhead": partial(measure_overhead, folder, 3 * arguments.repeats),
+            "overhead": partial(measure_overhead, folder, arguments.repeats),
             "generation": lambda: measure_generation(small_model(), 1000, arguments.repeats),
             "data_path": partial(measure_data_path, folder, arguments.megabytes),
             "start": partial(measure_start, folder, arguments.repeats),
