@@ -2,7 +2,7 @@
 
     time_to_loss    experiment=fast_gpu to nanoGPT's GPU result, beside nanoGPT's own training
     steps           tokens per second of nanoGPT's model, text and AdamW, beside nanoGPT's own
-    lightning       what Lightning, logging, W&B and the progress bar add to a step of experiment=fast_gpu
+    overhead        what Lightning, logging, W&B and the progress bar add to a step of experiment=fast_gpu
     medium          how much of the device's peak GPT-2's shape reaches: 124 M in a bare loop, and a run on characters
     generation      tokens per second with the key-value cache and without
 
@@ -300,7 +300,7 @@ def measure_steps(bench: Bench) -> dict[str, Any]:
     return verdict(f"tokens/s over those of {who}", figures[key], 1.0) | figures | {"runs": rows}
 
 
-def measure_lightning(bench: Bench) -> dict[str, Any]:
+def measure_overhead(bench: Bench) -> dict[str, Any]:
     """Milliseconds of a step of experiment=fast_gpu with all that it does, and of a bare loop with the same parts."""
     options = ["experiment=fast_gpu", "trainer.max_steps=400", "trainer.val_every_n_steps=400"]
     config, rows = composed(*bench.options(*options)), []
@@ -352,7 +352,7 @@ def measure_generation(bench: Bench) -> dict[str, Any]:
 MEASURES = {
     "time_to_loss": measure_time_to_loss,
     "steps": measure_steps,
-    "lightning": measure_lightning,
+    "overhead": measure_overhead,
     "medium": measure_medium,
     "generation": measure_generation,
 }

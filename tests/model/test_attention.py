@@ -105,7 +105,7 @@ def test_fused_equals_written_out(attention, positions):
 def test_rows_longer_than_a_chunk_equal_one_chunk(attention, positions, monkeypatch):
     layer, context = make(attention, positions)
     monkeypatch.setattr("minigpt.model.attention.CHUNK", 5)  # of 12: two whole ones and a rest
-    x = torch.randn(3, T, D, requires_grad=True)
+    x = torch.randn(3, T, D)
     q, k, v = (part.detach().requires_grad_() for part in layer.project(x, context))
     whole = layer.mix(q, layer.share_heads(k), layer.share_heads(v), context)
     chunks = layer.attend(q, k, v, context)
