@@ -24,15 +24,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 train: $(STAMP) ## train on Tiny Shakespeare; options: make train ARGS="model=small"
-	@$(BIN)/python src/train.py $(if $(or $(findstring data=,$(ARGS)),$(findstring resume=,$(ARGS)),$(findstring debug=,$(ARGS))),,$$($(BIN)/python -m minigpt.config.offline)) $(ARGS)
+	@$(BIN)/python src/train.py $(if $(or $(findstring data=,$(ARGS)),$(findstring resume=,$(ARGS)),$(findstring debug=,$(ARGS))),,$$($(BIN)/python -m minigpt.synthetic_fallback)) $(ARGS)
 
 test: $(STAMP) ## run the tests (under five minutes on two cores)
 	@$(BIN)/python -m pytest
 
-check: $(STAMP) ## check style
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+check: $(STAMP) ## check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright
 
-format: $(STAMP) ## mend style
+format: $(STAMP) ## fix style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench NANOGPT_DIR=../nanoGPT
@@ -41,14 +41,14 @@ bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench N
 bench-gpu: $(STAMP) ## the same on a CUDA GPU: make bench-gpu NANOGPT_DIR=../nanoGPT ARGS="--only medium"
 	@$(BIN)/python -m benchmarks.gpu --nanogpt "$(NANOGPT_DIR)" $(ARGS)
 
-classics: $(STAMP) ## train every row of docs/classics.md again, and draw its curves (half an hour)
+classics: $(STAMP) ## train every row of the tables of docs/classics.md, and draw its curves (half an hour)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@$(BIN)/python -m benchmarks.classics $(ARGS)
 
-faults: $(STAMP) ## what goes wrong, done on purpose: kill -9, full disks, hostile files (10 minutes)
+faults: $(STAMP) ## cause faults on purpose: kill -9, full disks, malicious files (10 minutes)
 	@$(BIN)/python -m benchmarks.faults
 
-audit: $(TOOLS)/.installed ## look the pinned versions up in the advisory database (needs a network)
+audit: $(TOOLS)/.installed ## check the pinned versions against the advisory database (needs a network)
 	@$(TOOLS)/bin/pip-audit --progress-spinner off --disable-pip --no-deps -r constraints.txt
 
 sbom: $(STAMP) $(TOOLS)/.installed ## write the software bill of materials: build/sbom.json (CycloneDX)

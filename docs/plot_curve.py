@@ -1,4 +1,4 @@
-"""Draw a run's curve: `python docs/plot_curve.py logs/runs/NAME docs/curve.png` (needs `pip install .[docs]`)."""
+"""Plot a run's loss curves: `python docs/plot_curve.py logs/runs/NAME docs/curve.png` (needs `pip install .[docs]`)."""
 
 import csv
 import sys
@@ -11,17 +11,17 @@ from matplotlib import pyplot as plt
 
 
 def main(run: Path, picture: Path) -> None:
-    """Training and validation loss over seconds of training."""
+    """Plot training and validation loss over seconds of training."""
     with (run / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        records = list(csv.DictReader(file))
     seconds, steps, previous = {0: 0.0}, [], 0
-    for row in rows:
-        if row["throughput/step_ms"]:
-            step = int(row["step"])
-            seconds[step] = seconds[previous] + (step - previous) * float(row["throughput/step_ms"]) / 1000
+    for record in records:
+        if record["throughput/step_ms"]:
+            step = int(record["step"])
+            seconds[step] = seconds[previous] + (step - previous) * float(record["throughput/step_ms"]) / 1000
             previous = step
-            steps.append((seconds[step], float(row["train/loss"])))
-    validation = [(seconds[int(row["step"])], float(row["val/loss"])) for row in rows if row["val/loss"]]
+            steps.append((seconds[step], float(record["train/loss"])))
+    validation = [(seconds[int(record["step"])], float(record["val/loss"])) for record in records if record["val/loss"]]
     figure, axes = plt.subplots(figsize=(7, 3.6), dpi=130)
     axes.plot(*zip(*steps, strict=True), color="#9db4c0", label="training (mean of 10 steps)")
     axes.plot(*zip(*validation, strict=True), color="#c0392b", marker="o", label="validation (exact, whole split)")

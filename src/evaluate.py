@@ -2,17 +2,18 @@
 
 from typing import Any
 
-from minigpt.config.door import door
+from minigpt.cli import command
 
 
-@door("evaluate")
+@command("evaluate")
 def main(config: dict[str, Any]) -> float:
-    from minigpt.inference.load import find_trained
-    from minigpt.inference.report import evaluate_run
+    from minigpt.config.packaged import typed_targets
+    from minigpt.inference.cli_output import evaluate_run
+    from minigpt.inference.load import find_model
 
-    return evaluate_run(
-        find_trained(config["run"], config["paths"]["log_dir"], config["device"], config["average"]), config
-    )
+    log_dir, trusted = config["paths"]["log_dir"], typed_targets()
+    trained = find_model(config["run"], log_dir, config["device"], config["average_last_n"], trusted)
+    return evaluate_run(trained, config)
 
 
 if __name__ == "__main__":

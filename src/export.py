@@ -1,16 +1,18 @@
-"""Write a trained model as one safetensors file, to share: `python src/export.py run=latest to=model.safetensors`."""
+"""Export a trained model, to share it: `python src/export.py run=latest output=model.safetensors`."""
 
 from typing import Any
 
-from minigpt.config.door import door
+from minigpt.cli import command
 
 
-@door("export")
+@command("export")
 def main(config: dict[str, Any]) -> None:
-    from minigpt.inference.export import export_safetensors
-    from minigpt.inference.load import find_trained
+    from minigpt.config.packaged import typed_targets
+    from minigpt.inference.load import find_model
+    from minigpt.inference.safetensors_export import export_safetensors
 
-    export_safetensors(find_trained(config["run"], config["paths"]["log_dir"], "cpu", config["average"]), config["to"])
+    trained = find_model(config["run"], config["paths"]["log_dir"], "cpu", config["average_last_n"], typed_targets())
+    export_safetensors(trained, config["output"])
 
 
 if __name__ == "__main__":

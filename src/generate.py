@@ -1,17 +1,19 @@
-"""Let a trained model write: `python src/generate.py run=latest prompt="ROMEO:" temperature=0.8`."""
+"""Generate text with a trained model: `python src/generate.py run=latest prompt="ROMEO:" temperature=0.8`."""
 
 from typing import Any
 
-from minigpt.config.door import door
+from minigpt.cli import command
 
 
-@door("generate")
+@command("generate")
 def main(config: dict[str, Any]) -> None:
-    from minigpt.inference.load import find_trained
-    from minigpt.inference.report import write
+    from minigpt.config.packaged import typed_targets
+    from minigpt.inference.cli_output import generate_text
+    from minigpt.inference.load import find_model
 
-    trained = find_trained(config["run"], config["paths"]["log_dir"], config["device"], config["average"])
-    write(trained, config)
+    log_dir, trusted = config["paths"]["log_dir"], typed_targets()
+    trained = find_model(config["run"], log_dir, config["device"], config["average_last_n"], trusted)
+    generate_text(trained, config)
 
 
 if __name__ == "__main__":

@@ -1,41 +1,42 @@
-"""Train a GPT: `python src/train.py model=small trainer.devices=2`; `--help` shows what can be chosen."""
+"""Train a GPT: `python src/train.py model=small trainer.devices=2`; `--help` lists the options."""
 
 from typing import Any
 
-from minigpt.config.door import door
+from minigpt.cli import command
 
 
-@door("train")
+@command("train")
 def main(config: dict[str, Any]) -> float | None:
     import torch
 
     from minigpt.config.build import build, build_all, invocation
     from minigpt.model.size import build_within_memory
     from minigpt.runs.run import open_run
+    from minigpt.training.callbacks import with_required
     from minigpt.training.fit import fit
-    from minigpt.training.module import LanguageModel, describe
+    from minigpt.training.module import LanguageModel, checkpoint_metadata
 
-    torch.manual_seed(config["seed"])
-    data = build(config["data"])
-    objective = build(config["objective"])
-    vocab_size = data.corpus.tokenizer.vocab_size + objective.extra_tokens
-    model = build_within_memory(build(config["model"]), vocab_size=vocab_size, copies=2)
-    trainer = build(config["trainer"], precision=config["precision"])
-    module = LanguageModel(
-        model,
-        optimizer=build(config["optimizer"]),
-        scheduler=build(config["scheduler"]),
-        objective=objective,
-        seed=config["seed"],
-        compile=config["compile"],
-        tokens_per_character=data.corpus.tokens_per_character,
-        description=describe(config, data, trainer.precision),
-    )
-    callbacks = build_all(config["callbacks"])
-    run = open_run(config, module.description["fingerprint"], module.checkpoint_bytes, *invocation())
-    trainer.callbacks.extend(callbacks)
-    trainer.loggers = build_all(config["logger"], run=run)
-    return fit(trainer, module, data, run, config)
+    with open_run(config, *invocation()) as run:
+        torch.manual_seed(config["seed"])
+        data = build(config["data"])
+        objective = build(config["objective"])
+        vocab_size = data.corpus.tokenizer.vocab_size + objective.num_special_tokens
+        model = build_within_memory(build(config["model"]), vocab_size=vocab_size, copies=2)
+        objective.check(model, block_size=data.block_size, seq2seq=data.seq2seq)
+        module = LanguageModel(
+            model,
+            optimizer=build(config["optimizer"]),
+            scheduler=build(config["scheduler"]),
+            objective=objective,
+            seed=config["seed"],
+            compile=config["compile"],
+            tokens_per_character=data.corpus.tokens_per_character,
+            metadata=checkpoint_metadata(config, data),
+        )
+        callbacks = with_required(build_all(config["callbacks"], run=run))
+        loggers = build_all(config["logger"], run=run)
+        trainer = build(config["trainer"], precision=config["precision"], run=run, callbacks=callbacks, logger=loggers)
+        return fit(trainer, module, data, run)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What several tests use: composed configurations, tiny models and texts, and the doors as real processes."""
+"""What several tests use: composed configurations, tiny models and texts, and the commands as real processes."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
-from tests.forked import run_door
+from tests.forkserver import run_command
 
 ROOT = Path(__file__).parents[1]
 # Two tests run side by side, and a tiny model gains nothing from more threads, here or in a process begun here.
@@ -20,14 +20,14 @@ def same_seed():
 
 
 @pytest.fixture
-def door(tmp_path):
-    """Run a door as a user does, with its own logs; returns the finished process."""
+def cli(tmp_path):
+    """Run a cli as a user does, with its own logs; returns the finished process."""
 
     def run(script: str, *options: str, data_dir: Path | None = None, timeout: float = 240, **environment: str):
         env = os.environ | {"MINIGPT_DATA_DIR": str(data_dir or tmp_path / "data"), "WANDB_MODE": "offline"}
         env = {k: v for k, v in env.items() if k != "WANDB_API_KEY"} | environment
         if not {"--help", "--cfg"} & set(options):
             options = (*options, f"paths.log_dir={tmp_path / 'logs'}")
-        return run_door(script, options, tmp_path, env, timeout)
+        return run_command(script, options, tmp_path, env, timeout)
 
     return run

@@ -1,5 +1,5 @@
-"""Importing this does the slow imports, for the server that the doors are forked from."""
+"""Importing this does the slow imports, for the server that the commands are forked from."""
 
-from benchmarks.faults.trial import preload
+from benchmarks.faults.harness import preload
 
 preload()

@@ -21,7 +21,7 @@ def test_the_table_has_its_commands():
     }
 
 
-def test_the_commands_run_one_after_another(door, tmp_path):
+def test_the_commands_run_one_after_another(cli, tmp_path):
     (tmp_path / "my.txt").write_text("To be, or not to be, that is the question: ROMEO\n" * 100)
     for command in COMMANDS:
         script, *options = shlex.split(command)
@@ -31,21 +31,23 @@ def test_the_commands_run_one_after_another(door, tmp_path):
                 options = [o for o in options if not o.startswith("trainer.max_steps=")] + ["trainer.max_steps=4"]
                 quick = []
             elif not any(o.startswith("data=") for o in options):
-                quick += ["data=pocket", "data.num_chars=20000"]
+                quick += ["data=synthetic", "data.num_chars=20000"]
             options += [q for q in quick if q.split("=")[0] not in {o.split("=")[0] for o in options}]
-        done = door(Path(script).name, *options)
+        done = cli(Path(script).name, *options)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
 @pytest.mark.skipif(not (ROOT / ".venv/.installed").exists(), reason="this environment was not made by make")
 def test_make_train_trains_and_installs_nothing_twice(tmp_path):
-    options = f"{QUICK} data=pocket data.num_chars=20000 paths.log_dir={tmp_path} paths.data_dir={tmp_path} logger=none"
+    options = (
+        f"{QUICK} data=synthetic data.num_chars=20000 paths.log_dir={tmp_path} paths.data_dir={tmp_path} logger=csv"
+    )
     done = subprocess.run(["make", "train", f"ARGS={options}"], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Installing" not in done.stdout and "completed" in done.stdout
-    assert done.stdout.count("generated text") == 2, "a box at the start and at the end"
+    assert done.stdout.count("synthetic text, not") == 2, "a box at the start and at the end"
     (run,) = (tmp_path / "runs").iterdir()
-    assert "nano-pocket" in run.name
+    assert "nano-synthetic" in run.name
 
 
 def test_make_test_is_what_runs_these_tests():
@@ -75,7 +77,7 @@ def test_the_faults_are_the_measured_ones():
     (source,) = re.findall(r"<!-- faults: (\S+) -->", README)
     rows = json.loads((ROOT / source).read_text())["rows"]
     assert all(row["holds"] for row in rows) and f"Some of its {len(rows)} rows" in README
-    measured = {tuple(f"{r[who]['good']} / {r[who]['of']}" for who in ("ours", "stock")) for r in rows}
+    measured = {tuple(f"{r[who]['good']} / {r[who]['of']}" for who in ("ours", "baseline")) for r in rows}
     shown = re.findall(r"\| (\d+ / \d+) \| (\d+ / \d+) \|", README.split(source)[-1])
     assert len(shown) >= 6 and set(shown) <= measured
 

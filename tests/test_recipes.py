@@ -1,4 +1,4 @@
-"""What benchmarks/recipes.py makes of several models."""
+"""The ensemble of benchmarks/recipes.py."""
 
 import torch
 from benchmarks.recipes import Ensemble

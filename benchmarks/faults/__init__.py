@@ -1,1 +1,1 @@
-"""What goes wrong, done on purpose: to miniGPT, and to what one would have without it."""
+"""Faults injected into miniGPT on purpose, and into a baseline without it."""

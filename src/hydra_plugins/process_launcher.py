@@ -1,8 +1,9 @@
 """A Hydra launcher that gives every job of a sweep a process of its own.
 
 Within one process the jobs of a sweep leak into each other: ranks and ports stay in the environment, and the processes
-that Lightning starts for further devices would run the whole sweep again (Hydra issue 2070). Here a job is the plain
-command that one would type, without -m, so it works as it does alone, and one that fails does not end the others.
+that Lightning starts for further devices would run the whole sweep again
+(https://github.com/facebookresearch/hydra/issues/2070). Here a job is the command that one would type without -m, so it
+works as it does alone, and one that fails does not end the others.
 """
 
 import copy
@@ -20,7 +21,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from minigpt.config.checks import check
+from minigpt.bounds import PositiveInt
+from minigpt.config.check import check
+from minigpt.config.packaged import CONF
 from minigpt.runs.summary import read_summary, write_summary
 
 
@@ -31,7 +34,7 @@ class ProcessLauncher(Launcher):
         n_jobs: how many jobs run at the same time.
     """
 
-    def __init__(self, n_jobs: int = 1) -> None:
+    def __init__(self, n_jobs: PositiveInt = 1) -> None:
         self.n_jobs = n_jobs
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
@@ -43,13 +46,14 @@ class ProcessLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Check all jobs first, then run them; the value of a job is its best loss, in bits per character."""
         assert self.config is not None and self.hydra_context is not None
+        command = Path(sys.argv[0]).stem
         for overrides in job_overrides:
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             HydraConfig.instance().set_config(job)
             own = copy.deepcopy(job)
             with read_write(own), open_dict(own):
                 del own["hydra"]
-            check(own, job.hydra.job.config_name)
+            check(own, command)
         jobs = list(enumerate(job_overrides, start=initial_job_idx))
         with ThreadPoolExecutor(self.n_jobs) as pool:
             return list(pool.map(lambda job: self.run(*job), jobs))
@@ -61,7 +65,7 @@ class ProcessLauncher(Launcher):
         directory = sweep_dir / str(index)
         own = [o for o in overrides if not o.startswith(("hydra.", "hydra/"))]
         print(f"[job {index}] {' '.join(own)}", flush=True)
-        command = [sys.executable, sys.argv[0], *own, f"paths.run_dir={directory}"]
+        command = [sys.executable, sys.argv[0], *self.flags(), *own, f"paths.run_dir={directory}"]
         environment = {"WANDB_RUN_GROUP": sweep_dir.name, "WANDB_JOB_TYPE": "sweep"} | os.environ
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
         summary: dict[str, Any] = read_summary(directory) or {"error": f"ended with exit code {done.returncode}"}
@@ -74,3 +78,12 @@ class ProcessLauncher(Launcher):
             status=JobStatus.COMPLETED,  # a failed job must not end the sweep; the ranking shows it
             _return_value=summary.get("val_bpc_best"),
         )
+
+    def flags(self) -> list[str]:
+        """The flags of this command that say where configurations are read from."""
+        assert self.config is not None
+        hydra = self.config.hydra
+        paths = {source.provider: source.path for source in hydra.runtime.config_sources if source.schema == "file"}
+        flags = ["--config-name", hydra.job.config_name]
+        flags += ["--config-path", paths["main"]] if Path(paths["main"]) != CONF else []
+        return flags + (["--config-dir", paths["command-line"]] if "command-line" in paths else [])

@@ -4,4 +4,4 @@ import time
 
 __version__ = "0.1.0"
 
-STARTED = time.monotonic()  # every door imports this package first, so this is when the program began
+STARTED = time.monotonic()  # every command imports this package first: the start of the program

@@ -9,10 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
-import minigpt.config.door  # noqa: F401  registers the resolvers that the files use
-from minigpt.config.checks import check, parts
-from minigpt.config.conf import CONF, targets
+import minigpt.cli  # noqa: F401  registers the resolvers that the files use
+from minigpt.config.check import check
 from minigpt.config.errors import ConfigError
+from minigpt.config.packaged import CONF, components, packaged_targets
 from minigpt.config.signature import find_definition, read_signature
 
 FILES = sorted(str(f.relative_to(CONF)) for f in CONF.rglob("*.yaml"))
@@ -22,23 +22,23 @@ EXTRA = {  # what a choice needs on the command line besides its own name
     "model/multi_token.yaml": ["objective=multi_token"],
     "objective/multi_token.yaml": ["model=multi_token"],
     "data/text.yaml": [f"data.path={__file__}"],
-    "data/restore.yaml": ["model=encoder_decoder"],
-    "data/restore_pocket.yaml": ["model=encoder_decoder"],
-    "model/encoder_decoder.yaml": ["data=restore"],
+    "data/denoising.yaml": ["model=encoder_decoder"],
+    "data/denoising_synthetic.yaml": ["model=encoder_decoder"],
+    "model/encoder_decoder.yaml": ["data=denoising"],
     "hparams_search/optuna.yaml": None,  # composed only where the extra is installed
 }
 
 
-def composed(door: str, *options: str):
+def composed(command: str, *options: str):
     """The checked configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(door, list(options), return_hydra_config=True)
+        config = compose(command, list(options), return_hydra_config=True)
     config.hydra.runtime.cwd = str(Path.cwd())
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         own = config.copy()
         del own["hydra"]
-    return check(own, door)
+    return check(own, command)
 
 
 def command_of(file: str) -> str:
@@ -57,7 +57,7 @@ def options_of(file: str) -> list[str]:
 CHOICES = [
     f
     for f in FILES
-    if "/" in f and not f.startswith("hydra") and f != "data/base.yaml" and EXTRA.get(f, []) is not None
+    if "/" in f and not f.startswith("hydra") and f != "data/_base.yaml" and EXTRA.get(f, []) is not None
 ]
 
 
@@ -67,41 +67,23 @@ def test_choice_composes_and_passes_the_checks(file):
     assert config["model"]["_target_"]
 
 
-@pytest.mark.parametrize("option", ["model=encoder_decoder", "data=restore"])
-def test_an_encoder_decoder_and_its_lines_go_together(option):
-    with pytest.raises(ConfigError, match="model=encoder_decoder data=restore"):
-        composed("train", option)
+@pytest.mark.parametrize("command", ["train", "evaluate", "generate", "export"])
+def test_command_composes(command):
+    needed = {"train": [], "export": ["run=latest", "output=x.safetensors"]}
+    assert composed(command, *needed.get(command, ["run=latest"]))
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ("model/attention=bidirectional", "needs objective=masked"),
-        ("model/attention=bidirectional model=multi_token objective=multi_token", "needs objective=masked"),
-        ("objective=multi_token", "go together"),
-        ("model=multi_token", "go together"),
-        ("model=multi_token objective=multi_token data.block_size=1", "more than data.block_size"),
-        ("model=ngram objective=masked", "needs objective=next_token"),
-        ("model=rnn model.cell=gnu", "did you mean 'gru'"),
-    ],
-)
-def test_choices_that_do_not_go_together_are_refused(options, says):
-    with pytest.raises(ConfigError, match=says):
-        composed("train", *options.split())
-
-
-@pytest.mark.parametrize("door", ["train", "evaluate", "generate", "export"])
-def test_door_composes(door):
-    needed = {"train": [], "export": ["run=latest", "to=x.safetensors"]}
-    assert composed(door, *needed.get(door, ["run=latest"]))
+def test_a_wrong_choice_of_one_option_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'gru'"):
+        composed("train", "model=rnn", "model.cell=gnu")
 
 
 @pytest.mark.parametrize("file", [f for f in CHOICES if not f.startswith(("experiment", "debug", "hparams_search"))])
 def test_choice_builds_what_it_names(file):
-    """Partial parts complete later; that their options are right was checked against the signature."""
+    """Partial components are completed later; their options were checked against the signature."""
     config = composed("train", *options_of(file))
     group = file.split("/")[0]
-    for path, node in parts({group: config[group]}):
+    for path, node in components({group: config[group]}):
         if node.get("_partial_") or group in ("trainer", "data"):
             built = instantiate({**node, "_partial_": True}, _convert_="all")
             assert callable(built), path
@@ -109,7 +91,7 @@ def test_choice_builds_what_it_names(file):
             assert instantiate(node, _convert_="all") is not None, path
 
 
-@pytest.mark.parametrize("target", sorted(targets()))
+@pytest.mark.parametrize("target", sorted(packaged_targets()))
 def test_signature_read_from_source_is_the_real_one(target):
     import importlib
     import inspect
@@ -124,7 +106,7 @@ def test_signature_read_from_source_is_the_real_one(target):
         assert named == set(read)
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f != "data/base.yaml" and f != "hydra/default.yaml"])
+@pytest.mark.parametrize("file", [f for f in FILES if f != "data/_base.yaml" and f != "hydra/default.yaml"])
 def test_file_begins_with_a_command_that_uses_it(file):
     lines = [line for line in (CONF / file).read_text().splitlines() if not line.startswith("# @package")]
     assert re.match(r"# python src/\w+\.py", lines[0]), "the first line is the command that runs it"

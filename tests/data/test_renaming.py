@@ -1,10 +1,10 @@
-"""Rows with other names: what counts as a name, that one name stays one name, and that it is a pure function."""
+"""EntityRenaming: which words are names, and that the changes are consistent and repeatable."""
 
 import numpy as np
 import pytest
 
-from minigpt.data.datamodule import PocketDataModule
-from minigpt.data.renaming import Renaming, find_names
+from minigpt.data.datamodule import SyntheticDataModule
+from minigpt.data.renaming import EntityRenaming, find_names
 from minigpt.data.tokenizer import CharTokenizer
 
 SPEECHES = [
@@ -17,20 +17,19 @@ TEXT = "".join(SPEECHES[i] for i in [0, 1, 2] * 3) + SPEECHES[2] * 40 + "to Moli
 
 def renaming(probability=1.0, seed=1, text=TEXT):
     tokenizer = CharTokenizer(text)
-    return Renaming(probability=probability, tokens=tokenizer.encode(text), tokenizer=tokenizer, seed=seed)
+    return EntityRenaming(probability=probability, tokens=tokenizer.encode(text), tokenizer=tokenizer, seed=seed)
 
 
-def test_names_have_capitals_and_are_not_everywhere():
+def test_names_are_capitalized_and_occur_in_some_sections_only():
     found = find_names(TEXT)
     assert "Romeo" in found and "Juliet" in found
-    assert "God" not in found, "it is everywhere"
-    assert "Ring" not in found, "it is a word too"
+    assert "God" not in found, "it occurs everywhere"
+    assert "Ring" not in found, "it is a common word too"
     assert "What" not in found and "It" not in found, "they begin sentences"
 
 
-def test_a_name_becomes_one_other_throughout_a_row_and_keeps_its_case():
-    part = renaming()
-    text = part.rename("ROMEO:\nRomeo, romeo, JULIET, Romeo's Juliet God.\n", np.random.default_rng(3))
+def test_a_name_is_replaced_by_one_other_throughout_and_keeps_its_case():
+    text = renaming().rename("ROMEO:\nRomeo, romeo, JULIET, Romeo's Juliet God.\n", np.random.default_rng(3))
     speaker, _, line = text.partition(":\n")
     first, lower, second, again, last, rest = line.replace("'s", "").replace(",", "").split(" ")
     assert speaker == first.upper() == again.upper() and first == again == first.capitalize()
@@ -38,26 +37,25 @@ def test_a_name_becomes_one_other_throughout_a_row_and_keeps_its_case():
     assert second == last.upper()
 
 
-def test_rows_are_a_pure_function_of_seed_and_place():
-    starts = np.array([0, 7, 70])
-    rows = renaming().rows(starts, 60)
-    assert rows.shape == (3, 60)
-    assert np.array_equal(rows, renaming().rows(starts, 60))
-    assert np.array_equal(rows[1:2], renaming().rows(starts[1:2], 60)), "whatever else is in the batch"
-    assert not np.array_equal(rows, renaming(seed=2).rows(starts, 60))
+def test_sequences_are_a_function_of_seed_and_position():
+    start_indices = np.array([0, 7, 70])
+    sequences = renaming().sequences(start_indices, 60)
+    assert sequences.shape == (3, 60)
+    assert np.array_equal(sequences, renaming().sequences(start_indices, 60))
+    assert np.array_equal(sequences[1:2], renaming().sequences(start_indices[1:2], 60)), "whatever else is in the batch"
+    assert not np.array_equal(sequences, renaming(seed=2).sequences(start_indices, 60))
 
 
-def test_the_probability_is_that_of_a_row_to_change():
-    starts = np.arange(0, 400)
-    plain = renaming().tokens[starts[:, None] + np.arange(80)]
-    changed = [(renaming(p).rows(starts, 80) != plain).any(axis=1).mean() for p in (0.3, 1.0)]
+def test_the_probability_is_that_of_a_sequence_to_change():
+    start_indices = np.arange(0, 400)
+    plain = renaming().tokens[start_indices[:, None] + np.arange(80)]
+    changed = [(renaming(p).sequences(start_indices, 80) != plain).any(axis=1).mean() for p in (0.3, 1.0)]
     assert changed[0] == pytest.approx(0.3 * changed[1], abs=0.08) and changed[1] > 0.7
 
 
-def test_the_end_of_the_text_is_long_enough():
-    part = renaming()
-    starts = np.arange(len(TEXT) - 60, len(TEXT) - 50)
-    assert part.rows(starts, 50).shape == (10, 50)
+def test_sequences_at_the_end_of_the_text_are_complete():
+    start_indices = np.arange(len(TEXT) - 60, len(TEXT) - 50)
+    assert renaming().sequences(start_indices, 50).shape == (10, 50)
 
 
 def test_a_text_without_names_is_refused():
@@ -65,19 +63,19 @@ def test_a_text_without_names_is_refused():
         renaming(text="to be or not to be. " * 20)
 
 
-def test_only_rows_to_train_on_are_changed(tmp_path):
+def test_only_training_sequences_are_changed(tmp_path):
     def batches(augmentation):
-        data = PocketDataModule(
-            num_chars=20_000, text_seed=1, data_dir=str(tmp_path), block_size=64, batch_size=4, seed=1,
+        data = SyntheticDataModule(
+            num_chars=20_000, generator_seed=1, data_dir=str(tmp_path), block_size=64, batch_size=4, seed=1,
             augmentation=augmentation,
         )  # fmt: skip
         place = {"rank": 0, "world_size": 1, "micro_batches": 1, "first_step": 0, "last_step": 3, "batch_size": 4}
-        return list(data.train_stream(**place)), list(data.val_stream())
+        return list(data.train_loader(**place)), list(data.val_loader())
 
-    def renamed(**parts):
-        return Renaming(probability=1.0, **parts)
+    def rename_all(**options):
+        return EntityRenaming(probability=1.0, **options)
 
-    (train, val), (other, same) = batches(None), batches(renamed)
+    (train, val), (other, same) = batches(None), batches(rename_all)
     assert any((x != z).any() for (x, _), (z, _) in zip(train, other, strict=True))
     assert all((x == z).all() and (y == w).all() for (x, y), (z, w) in zip(val, same, strict=True))
-    assert all((x[:, 1:] == y[:, :-1]).all() for x, y in other), "targets are the next tokens of the changed rows"
+    assert all((x[:, 1:] == y[:, :-1]).all() for x, y in other), "targets are the next tokens of the changed sequences"

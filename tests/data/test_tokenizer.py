@@ -1,4 +1,4 @@
-"""Every kind of tokenizer: without loss, learned on the training part alone, and safe to load from anybody's file."""
+"""Tokenizers: lossless, learned on the training split only, and safe to load from an untrusted file."""
 
 import json
 
@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minigpt.data import corpus as corpora
-from minigpt.data.corpus import encode_part, open_corpus, read_part, split_text
-from minigpt.data.datamodule import TextDataModule
-from minigpt.data.pocket import make_play
+from minigpt.data import text_files
+from minigpt.data.corpus import encode_text, load_or_tokenize
+from minigpt.data.synthetic import make_play
+from minigpt.data.text_files import iter_text_chunks, split_text
 from minigpt.data.tokenizer import KINDS, BPETokenizer, ByteTokenizer, CharTokenizer, WordPieceTokenizer, load_tokenizer
 
 PLAY = make_play(20_000, 1) + "\n\nNaïve —  «ça»\t va?\n 東京 😀\n"
@@ -32,7 +32,7 @@ def test_nothing_is_lost(kind, text):
 
 
 @every_kind
-def test_a_play_is_shorter_in_subwords_and_long_words_are_no_trouble(kind):
+def test_a_play_is_shorter_in_subwords_and_long_words_are_encoded(kind):
     tokenizer = TRAINED[kind]
     text = PLAY + "a" * 1000 + " " * 200 + "?" * 200
     ids = tokenizer.encode(text)
@@ -43,14 +43,14 @@ def test_a_play_is_shorter_in_subwords_and_long_words_are_no_trouble(kind):
 
 
 @pytest.mark.parametrize("kind", ["char", "wordpiece"])
-def test_what_is_unknown_is_named(kind):
+def test_unknown_characters_are_named(kind):
     with pytest.raises(ValueError, match="outside the vocabulary: 'Ω'"):
         TRAINED[kind].encode("a Ω")
     assert TRAINED[kind].known("a Ω") == "a "
 
 
 @every_kind
-def test_half_a_character_is_refused_and_never_drawn(kind):
+def test_half_a_character_is_refused_and_never_shown(kind):
     tokenizer = TRAINED[kind]
     with pytest.raises(ValueError):
         tokenizer.encode("a\udcff")
@@ -63,7 +63,7 @@ def test_half_a_character_is_refused_and_never_drawn(kind):
 
 
 @every_kind
-def test_the_state_is_plain_data_and_makes_the_same_tokenizer(kind):
+def test_the_state_is_plain_data_and_rebuilds_the_tokenizer(kind):
     tokenizer = TRAINED[kind]
     state = json.loads(json.dumps(tokenizer.state()))
     again = load_tokenizer(state)
@@ -101,26 +101,26 @@ BPE, PIECES = {"kind": "bpe", "vocab_size": 258}, {"kind": "wordpiece", "vocab_s
     ],
     ids=str,
 )
-def test_a_damaged_state_is_refused(state):
+def test_an_invalid_state_is_refused(state):
     with pytest.raises(ValueError, match=r"damaged|unknown tokenizer") as refused:
         load_tokenizer(state)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("tokenizer", UNTRAINED[2:], ids=lambda t: t.kind)
-def test_a_vocabulary_that_the_text_cannot_give_is_refused(tokenizer):
+def test_a_vocabulary_too_large_for_the_text_is_refused(tokenizer):
     with pytest.raises(ValueError, match=r"vocab_size=300 must be at most (257|4):"):
         tokenizer.train("ab", ["ab ab"])
 
 
-def test_a_vocabulary_has_room_for_what_it_begins_with():
+def test_a_vocabulary_too_small_for_the_bytes_or_characters_is_refused():
     with pytest.raises(ValueError, match="vocab_size=256 must be at least 257"):
         BPETokenizer(vocab_size=256)
     with pytest.raises(ValueError, match="vocab_size=3 must be at least 4"):
         WordPieceTokenizer(vocab_size=3).train("abc", ["abc abc"])
 
 
-def test_the_bytes_are_the_library_s():
+def test_byte_letters_are_those_of_the_library():
     from tokenizers.pre_tokenizers import ByteLevel
 
     from minigpt.data.tokenizer.bpe import byte_letters
@@ -132,7 +132,7 @@ def test_the_bytes_are_the_library_s():
 
 @pytest.fixture
 def text(tmp_path):
-    """A text whose last tenth is full of one word that is not in the rest."""
+    """A text whose last tenth is full of a word that does not occur before."""
     path = tmp_path / "text.txt"
     path.write_text(PLAY[:18_000] + "xylophones é\n" * 153 + "tail tail ", encoding="utf-8")
     return path
@@ -141,7 +141,7 @@ def text(tmp_path):
 @pytest.mark.parametrize("tokenizer", UNTRAINED, ids=lambda t: t.kind)
 def test_the_last_tenth_is_held_out_and_never_learned_from(text, tmp_path, tokenizer):
     content = text.read_text()
-    corpus = open_corpus(text, tmp_path / "cache", 0.1, tokenizer)
+    corpus = load_or_tokenize(text, tmp_path / "cache", 0.1, tokenizer)
     cut = int(0.9 * len(content))
     assert corpus.tokenizer.decode(corpus.train) == content[:cut]
     assert corpus.tokenizer.decode(corpus.val) == content[cut:]
@@ -150,58 +150,62 @@ def test_the_last_tenth_is_held_out_and_never_learned_from(text, tmp_path, token
     assert not any(b"xyl" in token or b"phones" in token for token in learned)
     if tokenizer.kind in ("bpe", "wordpiece"):
         assert b" the" in learned and len(learned) == 300
-    assert np.array_equal(encode_part(corpus.tokenizer, text, split_text(text, 0.1)[1])[0], corpus.val)
+    assert np.array_equal(encode_text(corpus.tokenizer, text, split_text(text, 0.1).train_characters)[0], corpus.val)
 
 
-def test_tokens_per_character_is_a_count(text, tmp_path):
+def test_tokens_per_character_are_counted(text, tmp_path):
     content = text.read_text()
     held_out = content[int(0.9 * len(content)) :]
-    found = {t.kind: open_corpus(text, tmp_path, 0.1, t).tokens_per_character for t in UNTRAINED}
+    found = {t.kind: load_or_tokenize(text, tmp_path, 0.1, t).tokens_per_character for t in UNTRAINED}
     assert found["char"] == 1
     assert found["byte"] == len(held_out.encode()) / len(held_out) > 1
     pieces = WordPieceTokenizer(vocab_size=4, pieces=["a", "b", " ", "ab"])
-    assert pieces.encode("abab ba").tolist() == [3, 3, 2, 1, 0], "the longest first; by hand"
+    assert pieces.encode("abab ba").tolist() == [3, 3, 2, 1, 0], "longest match first; computed by hand"
 
 
 @pytest.mark.parametrize("kind", [BPETokenizer, WordPieceTokenizer])
-def test_tokens_do_not_depend_on_where_a_piece_ends(tmp_path, monkeypatch, kind):
+def test_tokens_do_not_depend_on_where_a_chunk_ends(tmp_path, monkeypatch, kind):
     blanks = ["\n", "\n\n", " \n", "\n \n  ", "\n\t\n", "\n\n\n\n    ", "  ", " "]
     content = "".join(f"word{n % 7}{blanks[n % 8]}" for n in range(3000))
     path = tmp_path / "text.txt"
     path.write_text(content, encoding="utf-8")
     tokenizer = kind(vocab_size=265 if kind is BPETokenizer else 23).train("".join(set(content)), [content])
     for size in range(90, 110, 4):
-        monkeypatch.setattr(corpora, "CHUNK_CHARS", size)
-        pieces = list(read_part(path, size - 3, 15_000))
-        whole = content[size - 3 : 15_000]
-        assert "".join(pieces) == whole and len(pieces) > 100 and max(map(len, pieces)) <= 2 * size
-        assert np.array_equal(np.concatenate([*map(tokenizer.encode, pieces)]), tokenizer.encode(whole))
+        monkeypatch.setattr(text_files, "CHUNK_CHARS", size)
+        chunks = list(iter_text_chunks(path, size - 3, 15_000))
+        part = content[size - 3 : 15_000]
+        assert "".join(chunks) == part and len(chunks) > 100 and max(map(len, chunks)) <= 2 * size
+        assert np.array_equal(np.concatenate([*map(tokenizer.encode, chunks)]), tokenizer.encode(part))
     path.write_text("word " * 1000)
-    assert max(map(len, read_part(path))) <= 2 * size, "one long line does not fill the memory"
+    assert max(map(len, iter_text_chunks(path))) <= 2 * size, "one long line does not fill the memory"
 
 
-def test_training_is_the_same_each_time_and_piece_by_piece():
+def test_training_is_repeatable_and_does_not_depend_on_the_pieces():
     for kind, tokenizer in zip(TRAINED, UNTRAINED, strict=True):
         lines = PLAY.splitlines(keepends=True)
         assert tokenizer.train("".join(set(PLAY)), iter(lines)).state() == TRAINED[kind].state()
 
 
-def test_each_tokenizer_has_a_cache_of_its_own(text, tmp_path):
+def test_each_tokenizer_has_its_own_cache(text, tmp_path):
     for vocab_size in (300, 280, 300):
         for kind in (BPETokenizer, WordPieceTokenizer):
-            corpus = open_corpus(text, tmp_path / "cache", 0.1, kind(vocab_size=vocab_size))
+            corpus = load_or_tokenize(text, tmp_path / "cache", 0.1, kind(vocab_size=vocab_size))
             assert isinstance(corpus.tokenizer, kind) and corpus.tokenizer.vocab_size == vocab_size
     files = sorted((tmp_path / "cache").glob("*.tokens"))
     assert len(files) == 4
     files[0].write_bytes(files[1].read_bytes())  # bpe-280 by the name, bpe-300 by the content
-    assert open_corpus(text, tmp_path / "cache", 0.1, BPETokenizer(vocab_size=280)).tokenizer.vocab_size == 280
+    assert load_or_tokenize(text, tmp_path / "cache", 0.1, BPETokenizer(vocab_size=280)).tokenizer.vocab_size == 280
 
 
-def test_the_data_module_takes_any(text, tmp_path):
-    options = {"path": str(text), "data_dir": str(tmp_path), "block_size": 8, "batch_size": 2, "seed": 1}
-    assert TextDataModule(**options).corpus.tokenizer.kind == "char"
-    assert TextDataModule(tokenizer=ByteTokenizer, **options).corpus.tokenizer.kind == "byte"
+def test_a_character_tokenizer_names_unknown_characters():
+    tokenizer = CharTokenizer("abc")
+    assert tokenizer.encode("cab").tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match="'x' 'z'"):
+        tokenizer.encode("azxa")
+    assert load_tokenizer(tokenizer.state()).decode([2, 1]) == "cb"
+    with pytest.raises(ValueError, match="unknown tokenizer"):
+        load_tokenizer({"kind": "os.system"})
 
 
 def test_every_kind_is_tested():
-    assert set(TRAINED) == set(KINDS) - {"lines"}  # which is made by a data module, see test_restore.py
+    assert set(TRAINED) == set(KINDS) - {"lines"}  # see test_denoising.py

@@ -1,4 +1,4 @@
-"""Beam search against brute force, by hand, and against greedy generation."""
+"""Beam search against brute force, against numbers computed by hand, and against greedy decoding."""
 
 import math
 from itertools import product
@@ -9,45 +9,44 @@ import torch
 from minigpt.inference.beam_search import beam_search, score
 from minigpt.inference.sampling import generate
 from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.embeddings import RotaryPositions
 from minigpt.model.gpt import GPT, Bigram
 from minigpt.model.kv_cache import KVCache
-from minigpt.model.mlp import MLP
-from minigpt.model.norms import RMSNorm
-from minigpt.model.positions import RotaryPositions
+from minigpt.model.layers import MLP, RMSNorm
 
-V, END = 4, 3
+V, STOP = 4, 3
 
 
 @pytest.fixture
 def gpt():
-    parts = {"attention": CausalSelfAttention, "mlp": MLP, "norm": RMSNorm, "positions": RotaryPositions}
-    model = GPT(vocab_size=V, block_size=12, num_layers=2, num_heads=2, dim=8, **parts).eval()
+    components = {"attention": CausalSelfAttention, "mlp": MLP, "norm": RMSNorm, "positions": RotaryPositions}
+    model = GPT(vocab_size=V, block_size=12, num_layers=2, num_heads=2, dim=8, **components).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.6)
     return model
 
 
 def search(model, prompts, **options):
-    options = {"beam": 3, "length_penalty": 0.6, "max_new_tokens": 4, "end": END} | options
+    options = {"num_beams": 3, "length_penalty": 0.6, "max_new_tokens": 4, "stop_token": STOP} | options
     return beam_search(model, model.make_cache(), prompts, block_size=model.block_size, **options)
 
 
 def log_p(model, prompt, continuation):
-    """The log-probability of a continuation, read at once."""
+    """The log-probability of a continuation, computed in one pass."""
     steps = model(torch.tensor([[*prompt, *continuation]]))[0, len(prompt) - 1 : -1].log_softmax(-1)
     return steps.gather(1, torch.tensor(continuation)[:, None]).sum().item()
 
 
 def cut(ids):
-    """A continuation to its first end."""
-    return ids[: ids.index(END) + 1] if END in ids else ids
+    """A continuation up to its first stop token."""
+    return ids[: ids.index(STOP) + 1] if STOP in ids else ids
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 3.0])
-def test_with_beams_enough_it_finds_what_brute_force_finds(gpt, length_penalty):
+def test_with_enough_beams_the_result_is_that_of_brute_force(gpt, length_penalty):
     prompts = torch.tensor([[0, 1], [2, 2]])
-    found, scores = search(gpt, prompts, beam=V**3, length_penalty=length_penalty, max_new_tokens=3)
+    found, scores = search(gpt, prompts, num_beams=V**3, length_penalty=length_penalty, max_new_tokens=3)
     for prompt, hypotheses, their_scores in zip(prompts.tolist(), found.tolist(), scores.tolist(), strict=True):
         every = {tuple(cut(list(ids))) for ids in product(range(V), repeat=3)}
         ranked = sorted((log_p(gpt, prompt, list(h)) / ((5 + len(h)) / 6) ** length_penalty, h) for h in every)[::-1]
@@ -57,32 +56,32 @@ def test_with_beams_enough_it_finds_what_brute_force_finds(gpt, length_penalty):
 
 
 @torch.no_grad()
-def test_a_score_is_the_log_probability_by_the_penalty(gpt):
-    """Whatever beams took each other's place on the way."""
+def test_a_score_is_the_log_probability_over_the_penalty(gpt):
+    """Also after beams have been reordered."""
     found, scores = search(gpt, torch.tensor([[0], [1], [2]]), max_new_tokens=9)
-    for row, (hypotheses, their_scores) in enumerate(zip(found.tolist(), scores.tolist(), strict=True)):
+    for first, (hypotheses, their_scores) in enumerate(zip(found.tolist(), scores.tolist(), strict=True)):
         assert len({tuple(h) for h in hypotheses}) == 3 and their_scores == sorted(their_scores, reverse=True)
         for ids, value in zip(map(cut, hypotheses), their_scores, strict=True):
-            assert value == pytest.approx(log_p(gpt, [row], ids) / ((5 + len(ids)) / 6) ** 0.6, abs=1e-4)
+            assert value == pytest.approx(log_p(gpt, [first], ids) / ((5 + len(ids)) / 6) ** 0.6, abs=1e-4)
 
 
 @pytest.mark.parametrize("make", [lambda gpt: gpt, lambda gpt: Bigram(vocab_size=V, block_size=4)])
-def test_one_beam_is_greedy_generation_beyond_the_context_too(gpt, make):
+def test_one_beam_is_greedy_decoding_beyond_the_context_too(gpt, make):
     model, prompts = make(gpt), torch.randint(V, (3, 15))
-    found, _ = search(model, prompts, beam=1, max_new_tokens=30, end=None)
+    found, _ = search(model, prompts, num_beams=1, max_new_tokens=30, stop_token=None)
     greedy = torch.stack(list(generate(model, prompts, max_new_tokens=30, temperature=0)), dim=1)
     assert torch.equal(found[:, 0], greedy)
 
 
-def test_the_penalty_is_the_papers():
+def test_the_penalty_computed_by_hand():
     assert score(torch.tensor(-6.0), torch.tensor(7.0), 1.0) == -3.0  # (5 + 7) / 6 = 2
     assert score(torch.tensor(-6.0), torch.tensor(19.0), 0.5) == -3.0  # sqrt(24 / 6) = 2
     assert score(torch.tensor(-6.0), torch.tensor(7.0), 0.0) == -6.0
 
 
-@pytest.mark.parametrize(("length_penalty", "best"), [(0.0, [END]), (2.0, [0, 0, END])])
-def test_a_longer_hypothesis_may_win_by_the_penalty(length_penalty, best):
-    """p(end at once) = 0.4; p(0) = 0.6, then 0.7 and 0.9: 0.378 in all. By hand, with penalty 2:
+@pytest.mark.parametrize(("length_penalty", "best"), [(0.0, [STOP]), (2.0, [0, 0, STOP])])
+def test_a_longer_hypothesis_can_win_by_the_penalty(length_penalty, best):
+    """p(stop at once) = 0.4; p(0) = 0.6, then 0.7 and 0.9: 0.378 together. With penalty 2:
 
     ln 0.4 / (6 / 6)^2 = -0.916 and ln 0.378 / (8 / 6)^2 = -0.547.
     """
@@ -92,15 +91,21 @@ def test_a_longer_hypothesis_may_win_by_the_penalty(length_penalty, best):
         return torch.tensor(next(steps)).log().expand(len(tokens), 1, V)
 
     prompt = torch.tensor([[0]])
-    options = {"block_size": 9, "beam": 2, "length_penalty": length_penalty, "max_new_tokens": 3, "end": END}
+    options = {
+        "block_size": 9,
+        "num_beams": 2,
+        "length_penalty": length_penalty,
+        "max_new_tokens": 3,
+        "stop_token": STOP,
+    }
     found, scores = beam_search(model, KVCache(num_layers=0), prompt, **options)
     assert cut(found[0, 0].tolist()) == best
     assert scores[0, 0].item() == pytest.approx({0.0: -0.9163, 2.0: -0.5472}[length_penalty], abs=1e-4)
 
 
-def test_it_stops_when_all_have_ended():
+def test_search_stops_when_all_hypotheses_have_ended():
     model = Bigram(vocab_size=V, block_size=4)
     with torch.no_grad():
-        model.table.weight[:, END] = 50.0
-    found, _ = search(model, torch.tensor([[0], [1]]), beam=1, max_new_tokens=50)
-    assert found.tolist() == [[[END]], [[END]]]
+        model.table.weight[:, STOP] = 50.0
+    found, _ = search(model, torch.tensor([[0], [1]]), num_beams=1, max_new_tokens=50)
+    assert found.tolist() == [[[STOP]], [[STOP]]]

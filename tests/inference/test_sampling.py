@@ -1,17 +1,15 @@
-"""Drawing tokens: filters against hand-worked numbers, and generation with a cache against recomputing."""
+"""Sampling: filters against numbers computed by hand, and generation with a cache against recomputation."""
 
 from functools import partial
 
 import pytest
 import torch
 
-from minigpt.inference.load import build_model
-from minigpt.inference.sampling import draw, generate
+from minigpt.inference.sampling import generate, sample_token
 from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.embeddings import RotaryPositions
 from minigpt.model.gpt import GPT, Bigram
-from minigpt.model.mlp import MLP
-from minigpt.model.norms import RMSNorm
-from minigpt.model.positions import RotaryPositions
+from minigpt.model.layers import MLP, RMSNorm
 
 PROBABILITIES = torch.tensor([0.5, 0.3, 0.15, 0.05])
 
@@ -19,7 +17,7 @@ PROBABILITIES = torch.tensor([0.5, 0.3, 0.15, 0.05])
 def frequencies(**options):
     options = {"temperature": 1.0, "top_k": None, "top_p": None} | options
     logits = PROBABILITIES.log().expand(20_000, 4)
-    return torch.bincount(draw(logits, **options), minlength=4) / 20_000
+    return torch.bincount(sample_token(logits, **options), minlength=4) / 20_000
 
 
 @pytest.mark.parametrize(
@@ -42,40 +40,40 @@ def test_filters(options, expected):
 
 @pytest.fixture
 def model():
-    parts = {"attention": partial(CausalSelfAttention, qk_norm=True), "mlp": MLP, "norm": RMSNorm}
+    components = {"attention": partial(CausalSelfAttention, qk_norm=True), "mlp": MLP, "norm": RMSNorm}
     sizes = {"vocab_size": 9, "block_size": 16, "num_layers": 2, "num_heads": 2, "dim": 16}
-    model = GPT(**sizes, **parts, positions=RotaryPositions)
+    model = GPT(**sizes, **components, positions=RotaryPositions)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     return model.eval()
 
 
-def test_cached_generation_equals_recomputing(model):
+def test_cached_generation_equals_recomputation(model):
     prompt = torch.randint(9, (3, 4))
-    drawn = torch.stack(list(generate(model, prompt, max_new_tokens=12, temperature=0)), dim=1)
+    generated = torch.stack(list(generate(model, prompt, max_new_tokens=12, temperature=0)), dim=1)
     tokens = prompt
     for _ in range(12):
         tokens = torch.cat((tokens, model(tokens)[:, -1:].argmax(-1)), dim=1)
-    assert torch.equal(drawn, tokens[:, 4:])
+    assert torch.equal(generated, tokens[:, 4:])
 
 
-def test_beyond_the_context_the_second_half_is_read_again(model):
+def test_the_second_half_of_a_full_context_is_read_again(model):
     prompt = torch.randint(9, (1, 16))
-    drawn = torch.stack(list(generate(model, prompt, max_new_tokens=40, temperature=0)), dim=1)
-    tokens = torch.cat((prompt, drawn), dim=1)[0]
-    # The full context of 16 cannot hold a 17th: token 17 follows tokens 9 .. 16 alone, and so on until it is full.
+    generated = torch.stack(list(generate(model, prompt, max_new_tokens=40, temperature=0)), dim=1)
+    tokens = torch.cat((prompt, generated), dim=1)[0]
+    # The full context of 16 cannot hold a 17th: token 17 follows tokens 9 .. 16 only, and so on until it is full.
     assert tokens[17] == model(tokens[None, 9:17])[0, -1].argmax()
     assert tokens[25] == model(tokens[None, 9:25])[0, -1].argmax()
     assert tokens[26] == model(tokens[None, 18:26])[0, -1].argmax()
 
 
-def test_a_prompt_longer_than_the_context_is_cut(model):
+def test_a_prompt_longer_than_the_context_is_truncated(model):
     prompt = torch.randint(9, (1, 50))
     (token,) = generate(model, prompt, max_new_tokens=1, temperature=0)
     assert token == model(prompt[:, -16:])[0, -1].argmax()
 
 
-def test_the_same_generator_draws_the_same(model):
+def test_the_seed_determines_the_sample(model):
     prompt = torch.zeros(1, 1, dtype=torch.long)
     texts = [
         torch.cat(list(generate(model, prompt, max_new_tokens=30, generator=torch.Generator().manual_seed(s))))
@@ -85,16 +83,6 @@ def test_the_same_generator_draws_the_same(model):
     assert not torch.equal(texts[0], texts[2])
 
 
-def test_bigram_generates():
-    assert (
-        len(list(generate(Bigram(vocab_size=5, block_size=4), torch.zeros(1, 1, dtype=torch.long), max_new_tokens=9)))
-        == 9
-    )
-
-
-@pytest.mark.parametrize("target", ["os.system", "torch.nn.Linear", "minigpt.runs.checkpoints.load_checkpoint", ""])
-def test_only_parts_of_models_are_rebuilt(target):
-    with pytest.raises(ValueError, match="not a part of a model"):
-        build_model({"_target_": target, "command": "true"})
-    with pytest.raises(ValueError, match="not a part of a model"):
-        build_model({"_target_": "minigpt.model.gpt.Bigram", "block_size": {"_target_": target}})
+def test_a_bigram_generates():
+    prompt = torch.zeros(1, 1, dtype=torch.long)
+    assert len(list(generate(Bigram(vocab_size=5, block_size=4), prompt, max_new_tokens=9))) == 9

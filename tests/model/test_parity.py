@@ -1,4 +1,4 @@
-"""The same logits as Hugging Face's GPT-2, Llama and Mixtral, with random weights."""
+"""Parity of logits with Hugging Face's GPT-2, Llama and Mixtral, for random weights."""
 
 from functools import partial
 
@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from minigpt.model.attention import CausalSelfAttention
-from minigpt.model.experts import Experts
+from minigpt.model.embeddings import LearnedPositions, RotaryPositions
 from minigpt.model.gpt import GPT
-from minigpt.model.mlp import MLP, SwiGLU
-from minigpt.model.norms import LayerNorm, RMSNorm
-from minigpt.model.positions import LearnedPositions, RotaryPositions
+from minigpt.model.layers import MLP, LayerNorm, RMSNorm, SwiGLU
+from minigpt.model.moe import MixtureOfExperts
 
 SIZES = {"vocab_size": 19, "block_size": 16, "num_layers": 2, "num_heads": 4, "dim": 32}
 COMMON = {"vocab_size": 19, "bos_token_id": 0, "eos_token_id": 0}
@@ -31,9 +30,8 @@ GPT2_NAMES = {
     "ln_f": "norm",
     "ln_1": "attention_norm",
     "ln_2": "mlp_norm",
-    "norm.weight": "norm.gain",
-    "attn.c_attn": "attention.query_key_value",
-    "attn.c_proj": "attention.projection",
+    "attn.c_attn": "attention.qkv_proj",
+    "attn.c_proj": "attention.out_proj",
     "c_fc": "up",
     "mlp.c_proj": "mlp.down",
     "lm_head": "head",
@@ -43,7 +41,7 @@ GPT2_NAMES = {
 def gpt2():
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    # OpenAI's weights were trained with an approximation of the GELU; ours is exact.
+    # OpenAI's weights were trained with an approximate GELU; ours is exact.
     config = {"n_positions": 16, "n_layer": 2, "n_head": 4, "n_embd": 32, "activation_function": "gelu"}
     theirs = randomized(GPT2LMHeadModel(GPT2Config(**COMMON, **config)))
     ours = GPT(
@@ -86,7 +84,7 @@ def mixtral():
             weights[f"blocks.{i}.mlp.experts.{e}.gate_up.weight"] = layer.mlp.experts.gate_up_proj[e]
             weights[f"blocks.{i}.mlp.experts.{e}.down.weight"] = layer.mlp.experts.down_proj[e]
     base = config.rope_parameters["rope_theta"]
-    return theirs, llama_like(partial(Experts, hidden_dim=48, num_experts=4, top_k=2), base), weights
+    return theirs, llama_like(partial(MixtureOfExperts, hidden_dim=48, num_experts=4, top_k=2), base), weights
 
 
 def llama_like(mlp, base):
@@ -94,37 +92,37 @@ def llama_like(mlp, base):
         **SIZES,
         attention=partial(CausalSelfAttention, num_kv_heads=2),
         mlp=mlp,
-        norm=partial(RMSNorm, gain=True),
+        norm=partial(RMSNorm, elementwise_affine=True),
         positions=partial(RotaryPositions, base=base),
     )
 
 
 def llama_weights(theirs):
-    """All but the MLPs, which Mixtral has others of."""
+    """All weights but those of the MLPs, where Mixtral differs."""
     weights = {
         "embedding.weight": theirs.model.embed_tokens.weight,
-        "norm.gain": theirs.model.norm.weight,
+        "norm.weight": theirs.model.norm.weight,
         "head.weight": theirs.lm_head.weight,
     }
     for i, layer in enumerate(theirs.model.layers):
-        qkv = [getattr(layer.self_attn, f"{part}_proj").weight for part in "qkv"]
-        weights[f"blocks.{i}.attention.query_key_value.weight"] = torch.cat(qkv)
-        weights[f"blocks.{i}.attention.projection.weight"] = layer.self_attn.o_proj.weight
-        weights[f"blocks.{i}.attention_norm.gain"] = layer.input_layernorm.weight
-        weights[f"blocks.{i}.mlp_norm.gain"] = layer.post_attention_layernorm.weight
+        qkv = [getattr(layer.self_attn, f"{name}_proj").weight for name in "qkv"]
+        weights[f"blocks.{i}.attention.qkv_proj.weight"] = torch.cat(qkv)
+        weights[f"blocks.{i}.attention.out_proj.weight"] = layer.self_attn.o_proj.weight
+        weights[f"blocks.{i}.attention_norm.weight"] = layer.input_layernorm.weight
+        weights[f"blocks.{i}.mlp_norm.weight"] = layer.post_attention_layernorm.weight
     return weights
 
 
 def randomized(model):
-    """Large weights, so that the logits differ by far more than what the test allows."""
+    """Large weights, so that logits vary by far more than the tolerance."""
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
-@pytest.mark.parametrize("family", [gpt2, llama, mixtral])
-def test_logits_are_those_of_hugging_face(family):
-    theirs, ours, weights = family()
+@pytest.mark.parametrize("make", [gpt2, llama, mixtral])
+def test_logits_equal_hugging_faces(make):
+    theirs, ours, weights = make()
     ours.load_state_dict(weights)
     tokens = torch.randint(19, (3, 16))
     expected = theirs(tokens).logits

@@ -1,4 +1,4 @@
-"""A model that the machine cannot hold is refused before it takes any memory."""
+"""Building a model only if it fits in memory."""
 
 from functools import partial
 
@@ -9,14 +9,14 @@ from minigpt.model.gpt import Bigram
 from minigpt.model.size import build_within_memory
 
 
-def test_a_model_that_fits_is_built_as_without_asking():
+def test_a_model_that_fits_is_built_as_usual():
     torch.manual_seed(3)
-    asked = build_within_memory(partial(Bigram, block_size=8), vocab_size=65, copies=2)
+    model = build_within_memory(partial(Bigram, block_size=8), vocab_size=65, copies=2)
     torch.manual_seed(3)
-    assert torch.equal(asked.table.weight, Bigram(vocab_size=65, block_size=8).table.weight)
+    assert torch.equal(model.table.weight, Bigram(vocab_size=65, block_size=8).table.weight)
 
 
-def test_a_model_that_does_not_fit_is_refused(monkeypatch):
+def test_a_model_that_does_not_fit_is_refused_before_it_takes_memory(monkeypatch):
     with pytest.raises(ValueError, match=r"needs at least 40,000,000 GB"):
         build_within_memory(partial(Bigram, block_size=8), vocab_size=10**8)
     monkeypatch.setattr("minigpt.model.size.memory_bytes", lambda: 4 * 65 * 65 + 1)

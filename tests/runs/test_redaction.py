@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from minigpt.runs.directory import write_text_files
+from minigpt.runs.log import start_log
 from minigpt.runs.redaction import redact
-from minigpt.runs.run import start_log
 from minigpt.runs.summary import read_summary, write_summary
 
 KEY = "0123456789abcdef-canary"

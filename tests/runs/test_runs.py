@@ -7,21 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from minigpt.runs.checkpoints import (
+from minigpt.runs.checkpoint_io import (
     AtomicCheckpointIO,
+    append_checksum,
     check_space,
-    is_sound,
+    is_valid,
     link,
     load_checkpoint,
-    newest_sound,
-    seal,
-    set_aside,
-    sweep,
+    load_latest,
+    quarantine,
+    remove_temp_files,
 )
 from minigpt.runs.directory import find_checkpoint, find_run, make_run_directory, step_checkpoints
-from minigpt.runs.run import NEEDED, refuse_another_run, refuse_links
+from minigpt.runs.ranking import rank_jobs, write_ranking
+from minigpt.runs.resume import NEEDED, plan_resume, refuse_links, select_run
+from minigpt.runs.run import open_run
 from minigpt.runs.summary import read_summary, write_summary
-from minigpt.runs.sweep import rank_jobs, write_ranking
 
 
 def test_directories_never_collide(tmp_path):
@@ -82,23 +83,23 @@ def test_every_damage_is_found_and_the_one_before_is_taken(saved, damage):
         if damage == "flip":
             broken[position] ^= 1 << position % 8
         newest.write_bytes(broken)
-        assert not is_sound(newest), position
+        assert not is_valid(newest), position
         with pytest.raises(ValueError, match="damaged"):
             load_checkpoint(newest)
-        assert newest_sound(saved) == saved / "step_10.ckpt"
-    set_aside(saved, saved / "step_10.ckpt")
+        path, content, damaged = load_latest(saved)
+        assert (path, content["step"], damaged) == (saved / "step_10.ckpt", 10, [newest])
+    quarantine(damaged, path)
     assert {p.name for p in saved.iterdir()} == {"step_10.ckpt", "step_20.damaged"}
     newest.write_bytes(whole)
-    assert newest_sound(saved) == newest and load_checkpoint(newest)["step"] == 20
+    assert load_latest(saved)[0] == newest and load_checkpoint(newest)["step"] == 20
 
 
 def test_saving_in_the_background_keeps_the_state_of_its_moment(tmp_path):
-    io, weights = AtomicCheckpointIO(), torch.ones(1000)
-    io.background = True
+    io, weights = AtomicCheckpointIO(async_save=True), torch.ones(1000)
     io.save_checkpoint({"weights": weights, "nested": [{"x": weights}]}, tmp_path / "step_1.ckpt")
     weights.zero_()
     published = []
-    io.then(lambda: published.append(is_sound(tmp_path / "step_1.ckpt")))
+    io.then(lambda: published.append(is_valid(tmp_path / "step_1.ckpt")))
     io.finish()
     loaded = load_checkpoint(tmp_path / "step_1.ckpt")
     assert loaded["weights"].sum() == loaded["nested"][0]["x"].sum() == 1000
@@ -106,8 +107,7 @@ def test_saving_in_the_background_keeps_the_state_of_its_moment(tmp_path):
 
 
 def test_a_failed_save_in_the_background_is_told_and_nothing_is_published(tmp_path):
-    io, published = AtomicCheckpointIO(), []
-    io.background = True
+    io, published = AtomicCheckpointIO(async_save=True), []
     (tmp_path / "file").write_text("")
     io.save_checkpoint({"x": 1}, tmp_path / "file" / "step_1.ckpt")
     io.then(lambda: published.append(1))
@@ -116,7 +116,7 @@ def test_a_failed_save_in_the_background_is_told_and_nothing_is_published(tmp_pa
     assert not published
     io.save_checkpoint({"x": 1}, tmp_path / "step_2.ckpt")
     io.finish()
-    assert is_sound(tmp_path / "step_2.ckpt")
+    assert is_valid(tmp_path / "step_2.ckpt")
 
 
 def test_a_disk_without_room_is_refused(tmp_path):
@@ -139,8 +139,8 @@ def test_a_compressed_archive_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data", bytes(10**7))
     with path.open("r+b") as file:
-        seal(file)
-    assert is_sound(path)
+        append_checksum(file)
+    assert is_valid(path)
     with pytest.raises(ValueError, match="not a checkpoint"):
         load_checkpoint(path)
 
@@ -151,12 +151,12 @@ def test_a_sealed_checkpoint_is_an_ordinary_torch_file(saved):
 
 def test_the_highest_step_counts_and_not_the_clock(saved):
     os.utime(saved / "step_10.ckpt", (2e9, 2e9))
-    assert newest_sound(saved).name == "step_20.ckpt"
+    assert load_latest(saved)[0].name == "step_20.ckpt"
 
 
 def test_what_interrupted_saves_left_is_swept(saved):
     (saved / ".step_30.ckpt-x1y2").write_bytes(b"half")
-    sweep(saved)
+    remove_temp_files(saved)
     assert {p.name for p in saved.iterdir()} == {"step_10.ckpt", "step_20.ckpt"}
 
 
@@ -175,8 +175,8 @@ def test_a_pickled_class_is_never_loaded(tmp_path):
     with pytest.raises(ValueError, match="not a checkpoint of miniGPT"):
         load_checkpoint(tmp_path / "trap.ckpt")
     with (tmp_path / "trap.ckpt").open("r+b") as file:
-        seal(file)  # whoever writes a trap can seal it too
-    assert is_sound(tmp_path / "trap.ckpt")
+        append_checksum(file)  # whoever writes a trap can seal it too
+    assert is_valid(tmp_path / "trap.ckpt")
     with pytest.raises(ValueError, match="UnpicklingError"):
         load_checkpoint(tmp_path / "trap.ckpt")
     assert not (tmp_path / "canary").exists()
@@ -192,21 +192,117 @@ def test_steps_are_ordered_by_number(tmp_path):
     assert (tmp_path / "last.ckpt").read_text() == "step_10.ckpt"
 
 
-def test_a_run_that_would_be_another_is_refused(tmp_path):
-    old = {"seed": 1, "optimizer": {"lr": 0.02, "betas": [0.9, 0.95]}, "text": "abc"}
-    content = {name: {} for name in NEEDED} | {"minigpt": {"fingerprint": old}}
-    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "step_1.ckpt")
-    refuse_another_run(tmp_path / "step_1.ckpt", {**old})
+FINGERPRINT = {"seed": 1, "optimizer": {"lr": 0.02, "betas": [0.9, 0.95]}, "text": "abc"}
+
+
+@pytest.fixture
+def resumable(tmp_path):
+    """The directory of a run that was stopped after step 10, with records and samples of later steps."""
+    content = {name: {} for name in NEEDED} | {"minigpt": {"fingerprint": FINGERPRINT}}
+    for step in (5, 10):
+        AtomicCheckpointIO().save_checkpoint(content, tmp_path / f"checkpoints/step_{step}.ckpt")
+    (tmp_path / "config.yaml").write_text("")
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n5,3.0\n10,2.0\n11,1.0\n1")
+    (tmp_path / "samples.md").write_text("## Step 5, validation loss 3\n\nA\n\n## Step 11, validation loss 1\n\nB\n\n")
+    return tmp_path
+
+
+def test_a_plan_changes_nothing_before_it_is_applied(resumable):
+    newest, half = resumable / "checkpoints/step_10.ckpt", resumable / "checkpoints/.step_15.ckpt-half"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    half.write_text("half")
+    before = {p: p.read_bytes() for p in resumable.rglob("*") if p.is_file()}
+    plan = plan_resume(resumable, max_steps=20)
+    assert (plan.step, plan.damaged) == (5, [newest])
+    assert before == {p: p.read_bytes() for p in resumable.rglob("*") if p.is_file()}
+    plan.apply()
+    assert not newest.exists() and newest.with_suffix(".damaged").exists() and not half.exists()
+    assert (resumable / "metrics.csv").read_text().split() == ["step,train/loss", "5,3.0"]
+    assert (resumable / "samples.md").read_text() == "## Step 5, validation loss 3\n\nA\n\n"
+
+
+def test_a_checkpoint_is_hashed_and_loaded_once(resumable, monkeypatch):
+    from minigpt.runs import checkpoint_io
+
+    calls = []
+    for name in ("is_valid",):
+        original = getattr(checkpoint_io, name)
+        monkeypatch.setattr(checkpoint_io, name, lambda path, original=original: calls.append(path) or original(path))
+    original_load = torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: calls.append("load") or original_load(path, **options))
+    plan = plan_resume(resumable, max_steps=20)
+    io = AtomicCheckpointIO(loaded={plan.checkpoint: plan.content})
+    assert io.load_checkpoint(str(plan.checkpoint)) is plan.content
+    assert calls == [plan.checkpoint, "load"]
+    io.load_checkpoint(plan.checkpoint)
+    assert len(calls) == 4, "only the first time"
+
+
+def test_a_run_that_would_be_another_is_refused(resumable):
+    plan = plan_resume(resumable, max_steps=20)
+    plan.refuse_changes({**FINGERPRINT})
     new = {"seed": 2, "optimizer": {"lr": 0.02, "betas": [0.9, 0.99], "momentum": 0.9}, "text": "abc"}
-    with pytest.raises(ValueError, match="resume_anyway=true") as refusal:
-        refuse_another_run(tmp_path / "step_1.ckpt", new)
+    with pytest.raises(ValueError, match="ignore_fingerprint=true") as refusal:
+        plan.refuse_changes(new)
     for change in ("seed: 1 -> 2", "optimizer.betas: [0.9, 0.95] -> [0.9, 0.99]", "optimizer.momentum: None -> 0.9"):
         assert change in str(refusal.value)
     assert "lr" not in str(refusal.value) and "text" not in str(refusal.value)
-    refuse_another_run(tmp_path / "step_1.ckpt", new, anyway=True)
-    AtomicCheckpointIO().save_checkpoint({"minigpt": {}}, tmp_path / "step_2.ckpt")
+
+
+def test_what_is_no_checkpoint_of_a_training_is_refused(resumable):
+    AtomicCheckpointIO().save_checkpoint({"minigpt": {}}, resumable / "checkpoints/step_20.ckpt")
     with pytest.raises(ValueError, match="has no state_dict, optimizer_states"):
-        refuse_another_run(tmp_path / "step_2.ckpt", new, anyway=True)
+        plan_resume(resumable, max_steps=30)
+
+
+def test_a_complete_run_is_only_resumed_for_more_steps(resumable):
+    write_summary(resumable, {"status": "completed", "steps": 10})
+    with pytest.raises(ValueError, match=r"complete at step 10: add trainer\.max_steps=N"):
+        plan_resume(resumable, max_steps=10)
+    assert plan_resume(resumable, max_steps=11).step == 10
+
+
+def test_which_run_a_command_continues(resumable, tmp_path):
+    runs_dir = tmp_path / "none"
+    assert select_run(None, None, runs_dir, []) is None
+    assert select_run(str(resumable), None, runs_dir, []) == resumable
+    with pytest.raises(ValueError, match="no run in"):
+        select_run("latest", None, runs_dir, [])
+    assert select_run("auto", None, runs_dir, []) is None
+    assert select_run("auto", str(resumable), runs_dir, []) == resumable
+    assert select_run("auto", None, resumable.parent, []) == resumable
+    write_summary(resumable, {"status": "completed", "steps": 10})
+    assert select_run("auto", None, resumable.parent, []) is None, "the newest one is complete: a new one begins"
+    assert select_run("auto", str(resumable), runs_dir, []) == resumable
+
+
+def settings(tmp_path, **paths):
+    paths = {"log_dir": str(tmp_path / "logs"), "run_dir": None} | paths
+    return {"name": "a", "resume": None, "paths": paths, "ignore_fingerprint": False}
+
+
+@pytest.mark.parametrize("run_dir", [None, "deep/inside/run"])
+def test_a_run_that_never_starts_leaves_nothing(tmp_path, run_dir):
+    config = settings(tmp_path, run_dir=None if run_dir is None else str(tmp_path / run_dir))
+    with open_run(config, [], "") as run:
+        assert (run.directory / "checkpoints").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with open_run(config, ["seed=1"], "") as run:
+        run.start({})
+    assert (run.directory / "config.yaml").is_file() and (run.directory / ".hydra/overrides.yaml").is_file()
+
+
+def test_a_directory_that_was_there_stays(tmp_path):
+    (tmp_path / "run").mkdir()
+    with open_run(settings(tmp_path, run_dir=str(tmp_path / "run")), [], ""):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../a", "a\0b"])
+def test_a_name_that_is_no_folder_s_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="folder's name"):
+        open_run(settings(tmp_path) | {"name": name}, [], "")
 
 
 def test_a_summary_is_valid_json_whatever_the_numbers(tmp_path):

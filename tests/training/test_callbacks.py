@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from minigpt.training.callbacks.samples import cut
+from minigpt.runs.run_files import append_sample, truncate_samples
 from minigpt.training.callbacks.skip_spikes import SkipSpikes
 
 
@@ -64,8 +64,10 @@ def test_a_resumed_run_judges_as_the_whole_one(step):
 
 
 def test_samples_after_the_checkpoint_are_dropped(tmp_path):
-    text = "".join(f"## Step {n}, validation loss 2.0\n\n```\n## Step {n} was said\n```\n\n" for n in (10, 20, 30))
-    (tmp_path / "samples.md").write_text(text)
-    cut(tmp_path / "samples.md", 20)
-    assert (tmp_path / "samples.md").read_text() == text[: text.index("## Step 30, v")]
-    cut(tmp_path / "none.md", 1)
+    path = tmp_path / "samples.md"
+    for step in (10, 20, 30):
+        append_sample(path, step, 2.0, f"## Step {step} was said")
+    text = path.read_text()
+    truncate_samples(path, 20)
+    assert path.read_text() == text[: text.index("## Step 30, v")]
+    truncate_samples(tmp_path / "none.md", 1)

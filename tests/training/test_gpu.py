@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from minigpt.data.blocks import RandomBlocks
-from minigpt.data.datamodule import PocketDataModule
-from minigpt.data.streams import TrainStream
+from minigpt.data.datamodule import SyntheticDataModule
+from minigpt.data.loaders import TrainLoader
+from minigpt.data.samplers import RandomSampler
 from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.embeddings import RotaryPositions
 from minigpt.model.gpt import GPT
-from minigpt.model.mlp import ReLU2MLP
-from minigpt.model.norms import RMSNorm
+from minigpt.model.layers import ReLU2MLP, RMSNorm
 from minigpt.model.objectives import NextToken
-from minigpt.model.positions import RotaryPositions
+from minigpt.runs.run import Run
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.callbacks.samples import Samples
 from minigpt.training.module import LanguageModel
@@ -38,9 +38,6 @@ class Watch(lightning.Callback):
         self.silent = silent
         self.losses, self.graphs = [], []
         self.silenced = 0
-
-    def setup(self, trainer, pl_module, stage):
-        trainer.run_directory = trainer.datamodule.data_dir
 
     def on_train_batch_start(self, *args):
         self.silenced += torch.cuda.get_sync_debug_mode() == 2
@@ -67,15 +64,17 @@ def train(folder, *, compile):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     options = {"data_dir": str(folder), "block_size": 64, "batch_size": 16, "val_tokens_per_batch": 512}
-    data = PocketDataModule(num_chars=20_000, text_seed=1, seed=1, **options)
+    data = SyntheticDataModule(num_chars=20_000, generator_seed=1, seed=1, **options)
     muon = partial(Muon, lr=0.02, adamw_lr=0.01, momentum=0.95, weight_decay=0.0)
     model = make_model(data.corpus.tokenizer.vocab_size, zero_init=True)
     schedule = partial(constant, warmup_steps=0)
     module = LanguageModel(model, optimizer=muon, scheduler=schedule, objective=NextToken(), seed=1, compile=compile)
     watch = Watch(silent)
-    options = {"devices": 1, "strategy": "auto", "accumulate_grad_batches": 1, "timeout_s": 60, "logger": False}
+    options = {"devices": 1, "strategy": "auto", "accumulate_grad_batches": 1, "timeout_s": 60}
     options |= {"max_steps": STEPS, "val_every_n_steps": 10, "log_every_n_steps": 10, "precision": "bf16-mixed"}
-    trainer = Trainer(accelerator="cuda", callbacks=[Metrics(), Samples(max_new_tokens=8), watch], **options)
+    trainer = Trainer(
+        accelerator="cuda", callbacks=[Metrics(), Samples(run=Run(folder, {}), max_new_tokens=8), watch], **options
+    )
     try:
         trainer.fit(module, datamodule=data)
     finally:
@@ -113,7 +112,7 @@ def test_nothing_is_compiled_after_the_first_validation(compiled):
 
 
 def test_batches_are_pinned_in_one_piece():
-    blocks = RandomBlocks(num_tokens=1000, block_size=16, seed=1)
+    sampler = RandomSampler(num_tokens=1000, block_size=16, seed=1)
     how = {"batch_size": 4, "micro_batches": 1, "rank": 0, "world_size": 1, "first_step": 0, "last_step": 1}
-    batch = next(iter(TrainStream(np.arange(1000, dtype=np.uint16), blocks, pin=True, **how)))
+    batch = next(iter(TrainLoader(np.arange(1000, dtype=np.uint16), sampler, pin=True, **how)))
     assert all(part.is_pinned() and part.is_contiguous() for part in batch)

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from minigpt.runs.run import Run
+from minigpt.runs.run_files import truncate_metrics
 from minigpt.training.loggers import CSVLogger, WandB, resolve_mode
 
 
 def run_in(directory):
-    return Run(directory, None, {}, [], {"seed": 1})
+    return Run(directory, {"seed": 1})
 
 
 def rows(directory):
@@ -37,8 +38,8 @@ def test_a_resumed_run_has_no_row_twice(tmp_path):
     first = CSVLogger(run=run_in(tmp_path))
     for step in (1, 2, 3):
         first.log_metrics({"train/loss": float(step)}, step=step)
+    truncate_metrics(tmp_path / "metrics.csv", 2)
     resumed = CSVLogger(run=run_in(tmp_path))
-    resumed.cut(2)
     resumed.log_metrics({"train/loss": 30.0}, step=3)
     assert [(r["step"], r["train/loss"]) for r in rows(tmp_path)] == [("1", "1.0"), ("2", "2.0"), ("3", "30.0")]
 
@@ -49,7 +50,7 @@ def test_half_a_row_that_a_power_cut_left_is_dropped(tmp_path):
         first.log_metrics({"train/loss": float(step)}, step=step)
     path = tmp_path / "metrics.csv"
     path.write_text(path.read_text().replace("13,13.0\n", "1").replace("13,13.0\r\n", "1"))
-    CSVLogger(run=run_in(tmp_path)).cut(2)
+    truncate_metrics(path, 2)
     assert [r["step"] for r in rows(tmp_path)] == ["1", "2"]
 
 
@@ -62,7 +63,7 @@ def silent():
 
 @pytest.fixture
 def answering():
-    """A server that answers, if only that it does not know the page."""
+    """A server that is_reachable, if only that it does not know the page."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -108,7 +109,7 @@ def test_an_offline_run_is_continued_under_its_id(tmp_path):
     first = WandB(run=run_in(tmp_path), **options)
     first.log_metrics({"train/loss": 2.0}, step=1)
     first.finish(0)
-    again = WandB(run=Run(tmp_path, None, {"wandb_id": first.version}, [], {}), **options)
+    again = WandB(run=Run(tmp_path, {}, previous_summary={"wandb_id": first.version}), **options)
     again.log_metrics({"train/loss": 1.0}, step=2)
     again.finish(0)
     assert again.version == first.version and again.folder != first.folder

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torchmetrics.text import Perplexity
 
-from minigpt.data.datamodule import PocketDataModule
+from minigpt.data.datamodule import SyntheticDataModule
 from minigpt.data.tokenizer import BPETokenizer, CharTokenizer
 from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.embeddings import LearnedPositions, RotaryPositions
 from minigpt.model.gpt import GPT
-from minigpt.model.mlp import MLP, ReLU2MLP
-from minigpt.model.norms import LayerNorm, RMSNorm
+from minigpt.model.layers import MLP, LayerNorm, ReLU2MLP, RMSNorm
 from minigpt.model.objectives import NextToken
-from minigpt.model.positions import LearnedPositions, RotaryPositions
+from minigpt.runs.run import Run
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.callbacks.samples import Samples
 from minigpt.training.module import LanguageModel
@@ -69,7 +69,7 @@ def train(
 ):
     torch.manual_seed(1)
     size = {"num_chars": 4000, "block_size": 16, "batch_size": batch_size}
-    data = PocketDataModule(text_seed=1, data_dir=str(tmp_path), seed=1, tokenizer=tokenizer, **size)
+    data = SyntheticDataModule(generator_seed=1, data_dir=str(tmp_path), seed=1, tokenizer=tokenizer, **size)
     model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, dropout=dropout, **SIZES, **parts)
     how = {"objective": NextToken(), "tokens_per_character": data.corpus.tokens_per_character, "compile": compile}
     module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, seed=1, **how)
@@ -83,7 +83,7 @@ def train(
         "timeout_s": 60,
         "callbacks": [Metrics()],
     } | options
-    trainer = Trainer(accelerator="cpu", max_steps=max_steps, precision=precision, logger=record, **options)
+    trainer = Trainer(accelerator="cpu", max_steps=max_steps, precision=precision, logger=[record], **options)
     trainer.fit(module, datamodule=data)
     return module, data, record
 
@@ -200,13 +200,10 @@ def test_a_compiled_run_compiles_two_functions_and_keeps_the_names(tmp_path, mon
     graphs = []
 
     class Watch(Samples):
-        def setup(self, trainer, *args, **kwargs):
-            trainer.run_directory = tmp_path
-
         def on_train_batch_end(self, *args, **kwargs):
             graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
-    callbacks = [Metrics(), Watch(max_new_tokens=4)]
+    callbacks = [Metrics(), Watch(run=Run(tmp_path, {}), max_new_tokens=4)]
     module, _, _ = train(tmp_path, compile=True, val_every_n_steps=1, callbacks=callbacks)
     assert graphs == [1, 2, 2]
     assert list(module.state_dict()) == list(plain.state_dict())

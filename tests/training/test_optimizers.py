@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.embeddings import LearnedPositions
 from minigpt.model.gpt import GPT
-from minigpt.model.mlp import MLP
-from minigpt.model.norms import LayerNorm
-from minigpt.model.positions import LearnedPositions
+from minigpt.model.layers import MLP, LayerNorm
 from minigpt.training.optimizers import Muon, orthogonalize, parameter_groups, polar_polynomials
 
 
@@ -33,7 +32,7 @@ def test_every_parameter_is_in_the_group_of_its_role(model):
     assert all(name.startswith("blocks.") and name.endswith("weight") for name in found["hidden"])
     assert len(found["hidden"]) == 2 * 4
     assert found["vector"] == set(names.values()) - found["hidden"] - found["embedding"]
-    assert all(name.endswith(("gain", "bias")) for name in found["vector"])
+    assert all(name.endswith(("norm.weight", "bias")) for name in found["vector"])
 
 
 def test_only_matrices_are_decayed(model):
@@ -56,7 +55,7 @@ def test_orthogonalize_finds_the_nearest_orthogonal_matrix(shape):
 
 @pytest.mark.parametrize(("count", "error"), [(1, 0.9748), (2, 0.8984), (3, 0.6464), (4, 0.1982), (5, 0.004932)])
 def test_the_polynomials_are_the_best_for_their_interval(count, error):
-    """Chebyshev: the best one's error reaches its largest size four times, with the sign in turn."""
+    """Chebyshev: the best one's error reaches its largest size four times, with the sign in apply_rotary."""
     x = np.geomspace(0.003, 1, 100_001)
     for a, b, c in polar_polynomials(count):
         before, x = x, a * x + b * x**3 + c * x**5
@@ -82,7 +81,7 @@ def test_muon_steps_by_momentum_orthogonalised_and_scaled(model):
 
 def test_all_else_gets_adamw(model):
     optimizer = make_muon(model, lr=0.1, adamw_lr=0.01, weight_decay=0.5)
-    twin = [p.detach().clone().requires_grad_() for p in (model.embedding.weight, model.norm.gain)]
+    twin = [p.detach().clone().requires_grad_() for p in (model.embedding.weight, model.norm.weight)]
     reference = torch.optim.AdamW(
         [{"params": [twin[0]]}, {"params": [twin[1]], "weight_decay": 0.0}],
         lr=0.01,
@@ -93,11 +92,11 @@ def test_all_else_gets_adamw(model):
     for _ in range(3):
         for p in model.parameters():
             p.grad = torch.randn_like(p)
-        twin[0].grad, twin[1].grad = model.embedding.weight.grad.clone(), model.norm.gain.grad.clone()
+        twin[0].grad, twin[1].grad = model.embedding.weight.grad.clone(), model.norm.weight.grad.clone()
         optimizer.step()
         reference.step()
     torch.testing.assert_close(model.embedding.weight, twin[0])
-    torch.testing.assert_close(model.norm.gain, twin[1])
+    torch.testing.assert_close(model.norm.weight, twin[1])
 
 
 def test_muons_state_survives_saving(model):

@@ -15,14 +15,14 @@ def test_constant(step, value):
     [(0, 1 / 11), (9, 10 / 11), (10, 1.0), (60, 0.55), (35, 0.1 + 0.9 * (1 + 0.70710678) / 2), (110, 0.1), (200, 0.1)],
 )
 def test_cosine(step, value):
-    assert cosine(step, total_steps=110, warmup_steps=10, final=0.1) == pytest.approx(value)
+    assert cosine(step, total_steps=110, warmup_steps=10, min_lr_ratio=0.1) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
     ("step", "value"), [(0, 0.5), (1, 1.0), (60, 1.0), (61, 0.1 + 0.9 * 39 / 40), (80, 0.55), (99, 0.1225), (100, 0.1)]
 )
 def test_wsd(step, value):
-    assert wsd(step, total_steps=100, warmup_steps=1, decay_fraction=0.4, final=0.1) == pytest.approx(value)
+    assert wsd(step, total_steps=100, warmup_steps=1, decay_fraction=0.4, min_lr_ratio=0.1) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("step", [0, 1, 2000, 3999, 4000, 100_000])

@@ -1,5 +1,6 @@
 """Build what a checked configuration names."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -7,15 +8,18 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 
-def build(node: dict[str, Any], **extra: Any) -> Any:
-    """What a node's `_target_` makes of its options; lists and dicts reach it as plain ones."""
-    return instantiate(node, **extra, _convert_="all")
+def build(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """Call the `_target_` of a node with its options and further arguments; containers are passed as plain ones."""
+    if not arguments:
+        return instantiate(node, _convert_="all")
+    # Hydra would copy the arguments into its own containers.
+    return instantiate(node, _convert_="all", _partial_=True)(**arguments)
 
 
-def build_all(nodes: dict[str, Any], **extra: Any) -> list[Any]:
-    """Every part of a group, those set to null left out; `extra` completes the ones that are built in part."""
-    parts = [build(node) for node in nodes.values() if node is not None]
-    return [part(**extra) for part in parts] if extra else parts
+def build_all(nodes: Mapping[str, Any], **arguments: Any) -> list[Any]:
+    """Build the components of a group, without those set to null; `arguments` complete those with `_partial_: true`."""
+    present = [node for node in nodes.values() if node is not None]
+    return [build(node, **arguments) if node.get("_partial_") else build(node) for node in present]
 
 
 def invocation() -> tuple[list[str], str]:

@@ -1,15 +1,26 @@
-"""A mistake of the user's, said in one line."""
+"""User errors as one line that says what would be right."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from minigpt.config.conf import CONF, groups
+from minigpt.config.packaged import CONF, config_groups, leaves
 from minigpt.config.signature import read_signature
+
+# Options of lightning-hydra-template, and what they are called here.
+ELSEWHERE = {
+    "ckpt_path": "resume=RUN_DIR continues a run; evaluate.py, generate.py and export.py take run=CHECKPOINT",
+    "test": "score a run with python src/evaluate.py run=latest",
+    "train": "python src/train.py always trains; python src/evaluate.py run=latest scores a run",
+    "task_name": "name=... names a run",
+    "extras": "the configuration is always printed, and tags=[...] is an option of its own",
+    "optimized_metric": "sweeps are ranked by the best validation loss, in bits per character",
+}
 
 
 class ConfigError(ValueError):
@@ -25,8 +36,26 @@ def did_you_mean(wrong: str, known: Iterable[Any]) -> str:
     return f"; there is: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
 
 
-def explain(error: Exception) -> str:
-    """One line for an error of Hydra, OmegaConf or our own."""
+def unknown_option(path: str, known: Iterable[Any], config: Any = None) -> str:
+    """A line for an option that does not exist, with the most likely one that does.
+
+    Args:
+        path: the option as it was typed.
+        known: the options beside it that exist.
+        config: the whole configuration, where an option of the same name may stand deeper.
+    """
+    said = f"unknown option {path!r}"
+    if path in ELSEWHERE:
+        return f"{said}: {ELSEWHERE[path]}"
+    names = [str(name) for name in known]
+    deeper = [leaf for leaf, _ in leaves(config) if leaf.endswith(f".{path}") and "." not in path]
+    if deeper and not difflib.get_close_matches(path, names, n=1, cutoff=0.8):
+        return f"{said}; did you mean {min(deeper, key=lambda leaf: leaf.count('.'))!r}?"
+    return said + did_you_mean(path.rpartition(".")[2], names)
+
+
+def explain(error: Exception, folders: Sequence[Path] = (CONF,)) -> str:
+    """One line for an error of Hydra, OmegaConf or our own; `folders` are those of the configuration."""
     cause: BaseException = error
     while isinstance(cause, HydraException) and cause.__cause__ is not None:
         cause = cause.__cause__
@@ -34,7 +63,8 @@ def explain(error: Exception) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group.startswith("hydra/"):
             return f"no {group} {choice!r} is installed: extras bring some, such as pip install -e '.[optuna]'"
-        there = [file.stem for file in (CONF / group).glob("*.yaml")]  # Hydra lists those of the outermost folder
+        # Hydra itself lists those of the outermost group.
+        there = [file.stem for folder in folders for file in (folder / group).glob("[!_]*.yaml")]
         return f"no choice {choice!r} for {group}{did_you_mean(choice, there)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         return explain_unknown_key(str(cause.full_key), str(cause.key), cause.parent_node)
@@ -54,15 +84,15 @@ def explain(error: Exception) -> str:
 
 
 def explain_unknown_key(path: str, key: str, parent: Any) -> str:
-    """A key that is not in the composed configuration; some are options that only need a plus sign."""
-    parent = parent if isinstance(parent, DictConfig) else {}
-    signature = read_signature(str(parent.get("_target_"))) or {}
+    """A key that the composed configuration does not have; some are options that only need a plus sign."""
+    parent = parent if isinstance(parent, DictConfig) else OmegaConf.create()
+    siblings: Any = OmegaConf.to_container(parent, resolve=False)
+    signature = read_signature(str(siblings.get("_target_"))) or {}
     if key in signature:
         return f"{path!r} is left at its default by the configuration: set it with a plus, +{path}=..."
-    return f"unknown option {path!r}{did_you_mean(key, {*parent, *signature})}"
+    return unknown_option(path, {*siblings, *signature}, siblings)
 
 
 def explain_unknown_group(text: str) -> str:
     """Hydra's words for a group that is not in the defaults list, with a suggestion."""
-    wrong = text.partition("'")[2].partition("'")[0]
-    return f"unknown option {wrong!r}{did_you_mean(wrong, groups())}"
+    return unknown_option(text.partition("'")[2].partition("'")[0], config_groups())

@@ -1,90 +1,110 @@
-"""The fields of each door's configuration that do not belong to a part.
+"""The options of each command that belong to no component; `--help` shows their descriptions.
 
-A part (whatever has a `_target_`) is described by the signature of what it builds; see `minigpt.config.signature`.
-The annotations are what `minigpt.config.checks` holds the values against.
+The options of a component (a mapping with a `_target_`) are those of its constructor, see `minigpt.config.signature`.
 """
 
-from __future__ import annotations  # keeps the annotations as text, the form that signatures are read in
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from dataclasses import dataclass
-from typing import Any
+from annotated_types import doc
+
+from minigpt.bounds import Device, Fraction, NonNegativeFloat, PositiveInt, Precision, Seed
+
+Component = dict[str, Any]  # a mapping with a `_target_`
+Components = dict[str, Component | None]  # named components, null for one that is left out
+
+# The arguments that a command passes to its components itself.
+PASSED = {
+    "model": {"vocab_size": "data.tokenizer"},
+    "optimizer": {"params": "the model"},
+    "scheduler": {"step": "the run", "total_steps": "trainer.max_steps"},
+    "trainer": {
+        "precision": "precision",
+        "callbacks": "the group callbacks",
+        "logger": "the group logger",
+        "run": "the run",
+    },
+    "callbacks": {"run": "the run"},
+    "logger": {"run": "the run"},
+}
 
 
 @dataclass
 class Paths:
-    """Where things lie."""
+    """Where things are read and written."""
 
-    data_dir: str  # texts and token caches
-    log_dir: str  # all that runs write
-    run_dir: str | None  # this run's directory; made anew under log_dir/runs when null
+    data_dir: Annotated[str, doc("texts and token caches")]
+    log_dir: Annotated[str, doc("everything that runs write")]
+    run_dir: Annotated[str | None, doc("this run's directory; a new one below log_dir/runs when null")]
 
 
 @dataclass
 class Train:
-    """src/train.py"""
+    """Train a model, or resume a run."""
 
-    name: str  # part of the run directory's name
-    published: float | None  # the loss that others have published for this, shown beside the reached one
-    seed: int  # of the weights, of the order of the text, of dropout
-    precision: str  # auto, or any of Lightning's
-    compile: bool  # torch.compile the model
-    resume: str | None  # a run directory, latest, or auto: go on where that run stopped
-    resume_anyway: bool  # even when its fingerprint is another
-    model: dict[str, Any]
-    objective: dict[str, Any]
-    data: dict[str, Any]
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
-    trainer: dict[str, Any]
-    callbacks: dict[str, Any]
-    logger: dict[str, Any]
-    paths: Paths
+    name: Annotated[str, doc("part of the run directory's name")]
+    tags: Annotated[list[str], doc("words to find the run by, in summary.json and in W&B")]
+    reference_loss: Annotated[float | None, doc("a published loss, shown beside the one that is reached")]
+    seed: Annotated[Seed, doc("of the initial weights, the order of the text and dropout")]
+    precision: Annotated[Precision, doc("auto, or any of Lightning's")]
+    compile: Annotated[bool, doc("compile the model and its loss with torch.compile")]
+    resume: Annotated[str | None, doc("continue a run: its directory, latest, or auto (start, continue or do nothing)")]
+    ignore_fingerprint: Annotated[bool, doc("resume although the configuration or the text is another")]
+    model: Annotated[Component, doc("the network")]
+    objective: Annotated[Component, doc("what is minimized, and how a split is scored")]
+    data: Annotated[Component, doc("the text, its tokenizer, and the sequences of each batch")]
+    optimizer: Annotated[Component, doc("the optimizer")]
+    scheduler: Annotated[Component, doc("the learning-rate schedule")]
+    trainer: Annotated[Component, doc("devices, steps, validation; any other option of lightning.Trainer with a plus")]
+    paths: Annotated[Paths, doc("where to read and write")]
+    callbacks: Annotated[Components, doc("Lightning callbacks")] = field(default_factory=dict)
+    logger: Annotated[Components, doc("where metrics are written")] = field(default_factory=dict)
 
 
 @dataclass
 class Evaluate:
-    """src/evaluate.py"""
+    """Score a trained model on its validation split, or on another text."""
 
-    run: str  # a run directory, a checkpoint or latest
-    average: int  # take the mean of the weights of its newest so many checkpoints
-    text: str | None  # another UTF-8 text to score, whole; the run's own validation split when null
-    device: str  # auto, cpu, cuda or mps
-    precision: str | None  # the run's own when null
-    beam: int  # restored lines: how many hypotheses are kept
-    length_penalty: float  # restored lines: 0 favours short hypotheses
-    decode_lines: int | None  # restored lines: how many, from the first on; all when null
-    paths: Paths
+    run: Annotated[str, doc("a run directory, a checkpoint, an exported model, or latest")]
+    average_last_n: Annotated[PositiveInt, doc("average the weights of the run's newest n checkpoints")]
+    eval_text: Annotated[str | None, doc("another UTF-8 text to score, as a whole; the validation split when null")]
+    device: Annotated[Device, doc("where to compute")]
+    precision: Annotated[Precision | None, doc("the run's own when null")]
+    num_beams: Annotated[PositiveInt, doc("denoised lines: hypotheses that beam search keeps")]
+    length_penalty: Annotated[NonNegativeFloat, doc("denoised lines: 0 favors short hypotheses")]
+    num_decode_lines: Annotated[PositiveInt | None, doc("denoised lines: how many, from the first on; all when null")]
+    paths: Annotated[Paths, doc("where to read and write")]
 
 
 @dataclass
 class Generate:
-    """src/generate.py"""
+    """Generate text with a trained model."""
 
-    run: str  # a run directory, a checkpoint or latest
-    average: int  # take the mean of the weights of its newest so many checkpoints
-    prompt: str  # what the model continues
-    max_new_tokens: int
-    temperature: float  # 0 takes the likeliest token
-    top_k: int | None  # draw from the k likeliest tokens alone
-    top_p: float | None  # draw from the fewest tokens whose probabilities reach p
-    seed: int
-    num_samples: int  # drawn side by side, or the best of the beam
-    beam: int | None  # search for the likeliest text with so many hypotheses, instead of drawing one
-    length_penalty: float  # 0 favours short hypotheses
-    end: str | None  # the character that ends a hypothesis
-    device: str  # auto, cpu, cuda or mps
-    precision: str  # auto for what the device computes fast
-    paths: Paths
+    run: Annotated[str, doc("a run directory, a checkpoint, an exported model, or latest")]
+    average_last_n: Annotated[PositiveInt, doc("average the weights of the run's newest n checkpoints")]
+    prompt: Annotated[str, doc("the text that the model continues")]
+    max_new_tokens: Annotated[PositiveInt, doc("length of a sample in tokens")]
+    temperature: Annotated[NonNegativeFloat, doc("divides the logits; 0 takes the most likely token")]
+    top_k: Annotated[PositiveInt | None, doc("sample from the k most likely tokens only")]
+    top_p: Annotated[Fraction | None, doc("sample from the fewest tokens whose probabilities sum to p")]
+    seed: Annotated[Seed, doc("of the random draws")]
+    num_samples: Annotated[PositiveInt, doc("samples drawn as a batch, or the best hypotheses of beam search")]
+    num_beams: Annotated[PositiveInt | None, doc("beam search with so many hypotheses instead of sampling")]
+    length_penalty: Annotated[NonNegativeFloat, doc("beam search: 0 favors short hypotheses")]
+    stop: Annotated[str | None, doc("beam search: the character that ends a hypothesis")]
+    device: Annotated[Device, doc("where to compute")]
+    precision: Annotated[Precision, doc("auto for the fastest of the device")]
+    paths: Annotated[Paths, doc("where to read and write")]
 
 
 @dataclass
 class Export:
-    """src/export.py"""
+    """Export a trained model as one safetensors file."""
 
-    run: str  # a run directory, a checkpoint or latest
-    average: int  # take the mean of the weights of its newest so many checkpoints
-    to: str  # the file to write, *.safetensors
-    paths: Paths
+    run: Annotated[str, doc("a run directory, a checkpoint, or latest")]
+    average_last_n: Annotated[PositiveInt, doc("average the weights of the run's newest n checkpoints")]
+    output: Annotated[str, doc("the file to write, *.safetensors")]
+    paths: Annotated[Paths, doc("where to read and write")]
 
 
-DOORS = {"train": Train, "evaluate": Evaluate, "generate": Generate, "export": Export}
+COMMANDS = {"train": Train, "evaluate": Evaluate, "generate": Generate, "export": Export}

@@ -1,42 +1,117 @@
-"""What a `_target_` takes, read from its source without importing it.
+"""The parameters of a `_target_`, read from its source without importing it.
 
-Importing torch and Lightning takes seconds; a misspelt option should be answered at once. So the signature is parsed:
-names, annotations, and for `**options` those of the base class, as the constructor itself would pass them on.
+Importing torch and Lightning takes seconds, and a misspelt option should be reported at once. So the source is parsed:
+names and annotations of a constructor, those of its base class for `**options`, and what a constructor passes itself to
+a component that it receives. Nothing here knows a component by name.
 """
 
 import ast
 import functools
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
-Signature = dict[str, str]  # parameter -> its annotation as written, "" when there is none
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a constructor or function, or one field of a dataclass.
+
+    Attributes:
+        annotation: as written; None when there is none.
+        module: the module whose names the annotation uses.
+        required: whether it has no default.
+    """
+
+    annotation: ast.expr | None
+    module: str
+    required: bool
+
+
+Signature = dict[str, Parameter]
+Definition = ast.ClassDef | ast.FunctionDef
 
 
 @functools.cache
 def read_signature(target: str) -> Signature | None:
-    """The signature of a dotted name; None when there is no such class or function in its source."""
+    """The signature of a class or function; None when its source cannot be found."""
     found = find_definition(target)
     if found is None:
         return None
     module, node = found
     if isinstance(node, ast.FunctionDef):
-        return parameters_of(node.args)
-    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        return read_parameters(module, node.args)
+    parameters, given = read_constructor(module, node)
+    return {name: parameter for name, parameter in parameters.items() if name not in given}
+
+
+def read_constructor(module: str, node: ast.ClassDef) -> tuple[Signature, set[str]]:
+    """The parameters of a class and, for `**options`, of its bases; and those that a class gives its base itself."""
+    init = find_init(node)
     parameters: Signature = {}
-    if init is None or init.args.kwarg is not None:
-        for base in node.bases:
-            parameters |= read_signature(resolve(module, ast.unparse(base))) or {}
-    return parameters | (parameters_of(init.args) if init is not None else {})
+    given: set[str] = set()
+    for base in node.bases if init is None or init.args.kwarg is not None else ():
+        found = find_definition(resolve(module, ast.unparse(base)))
+        if found is not None and isinstance(found[1], ast.ClassDef):
+            inherited = read_constructor(found[0], found[1])
+            parameters, given = parameters | inherited[0], given | inherited[1]
+    if init is not None:
+        own = read_parameters(module, init.args)
+        given = (given | passed_to("super().__init__", init).keys()) - own.keys()
+    elif any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+        own = {ast.unparse(f.target): Parameter(f.annotation, module, f.value is None) for f in fields}
+    else:
+        own = {}
+    return parameters | own, given
 
 
-def parameters_of(arguments: ast.arguments) -> Signature:
-    """Names and annotations of a function's parameters, without self."""
-    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    return {a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in every if a.arg != "self"}
+def read_parameters(module: str, arguments: ast.arguments) -> Signature:
+    """The parameters of one function, without `self`."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    num_required = len(positional) - len(arguments.defaults)
+    required = {a.arg: index < num_required for index, a in enumerate(positional)}
+    required |= {a.arg: d is None for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)}
+    every = [a for a in (*positional, *arguments.kwonlyargs) if a.arg != "self"]
+    return {a.arg: Parameter(a.annotation, module, required[a.arg]) for a in every}
 
 
-def find_definition(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef] | None:
-    """The module that defines a dotted name, and the definition; re-exports are followed."""
+@functools.cache
+def passed_arguments(target: str, component: str) -> dict[str, str]:
+    """The keyword arguments that a class passes to a component that it receives as the parameter `component`.
+
+    For `mlp(dim=dim)` in the class or one of its bases: {"dim": "dim"}, each argument with its expression.
+    """
+    found = find_definition(target)
+    if found is None:
+        return {}
+    module, node = found
+    if isinstance(node, ast.FunctionDef):
+        return {}
+    passed: dict[str, str] = {}
+    for base in node.bases:
+        passed |= passed_arguments(resolve(module, ast.unparse(base)), component)
+    return passed | passed_to(component, node) | passed_to(f"self.{component}", node)
+
+
+def passed_to(function: str, node: ast.AST) -> dict[str, str]:
+    """The keyword arguments of all calls of a function within a node, each with its expression."""
+    calls = [n for n in ast.walk(node) if isinstance(n, ast.Call) and ast.unparse(n.func) == function]
+    return {k.arg: ast.unparse(k.value).removeprefix("self.") for call in calls for k in call.keywords if k.arg}
+
+
+def find_init(node: ast.ClassDef) -> ast.FunctionDef | None:
+    """The constructor that a class defines itself."""
+    return next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+
+
+def find_definition(target: str) -> tuple[str, Definition] | None:
+    """The module that defines a class or function, and the definition; re-exports are followed."""
+    module, node = find_name(target) or ("", None)
+    return (module, node) if isinstance(node, ast.ClassDef | ast.FunctionDef) else None
+
+
+def find_name(target: str) -> tuple[str, Definition | ast.expr] | None:
+    """The module that defines a dotted name, and its class, function or assigned expression."""
     module, _, name = target.rpartition(".")
     for _ in range(8):  # more re-exports in a row than any library has
         tree = parse_module(module)
@@ -45,10 +120,14 @@ def find_definition(target: str) -> tuple[str, ast.ClassDef | ast.FunctionDef] |
         for node in tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
                 return module, node
-        onward = imported_from(tree, module, name)
-        if onward is None:
+            if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == [name]:
+                return module, node.value
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value is not None:
+                return module, node.value
+        source = imported_from(tree, module, name)
+        if source is None:
             return None
-        module, _, name = onward.rpartition(".")
+        module, _, name = source.rpartition(".")
     return None
 
 
@@ -56,84 +135,64 @@ def resolve(module: str, name: str) -> str:
     """The full dotted name of what a module calls `name`."""
     head, _, rest = name.partition(".")
     tree = parse_module(module)
-    for node in tree.body if tree is not None else []:
-        if isinstance(node, ast.ClassDef) and node.name == head:
-            return f"{module}.{name}"
-        if isinstance(node, ast.Import) and any((a.asname or a.name) == head for a in node.names):
-            return name
-    onward = imported_from(tree, module, head) if tree is not None else None
-    return f"{onward}.{rest}" if onward and rest else onward or f"{module}.{name}"
+    if tree is None:
+        return f"{module}.{name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if (alias.asname or alias.name) == head:
+                    return f"{alias.name}.{rest}" if rest else alias.name
+    source = imported_from(tree, module, head)
+    return f"{source}.{rest}" if source and rest else source or f"{module}.{name}"
 
 
 def imported_from(tree: ast.Module, module: str, name: str) -> str | None:
     """Where `from ... import name` in a module takes the name from."""
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    source = node.module or ""
-                    if node.level:
-                        package = module if is_package(module) else module.rpartition(".")[0]
-                        parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                        source = ".".join([*parents, *([node.module] if node.module else [])])
-                    return f"{source}.{alias.name}"
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        for alias in node.names:
+            if (alias.asname or alias.name) == name:
+                return f"{absolute_module(node, module)}.{alias.name}"
     return None
 
 
-def is_package(module: str) -> bool:
-    """Whether a module is a folder."""
-    path = source_file(module)
-    return path is not None and path.name == "__init__.py"
+def absolute_module(node: ast.ImportFrom, module: str) -> str:
+    """The module that a `from` clause names, relative or not."""
+    if not node.level:
+        return node.module or ""
+    path = find_source(module)
+    is_package = path is not None and path.name == "__init__.py"
+    parents = module.split(".") if is_package else module.split(".")[:-1]
+    return ".".join([*parents[: len(parents) - node.level + 1], *([node.module] if node.module else [])])
 
 
 @functools.cache
 def parse_module(module: str) -> ast.Module | None:
     """The syntax tree of a module, or None when it has no source."""
-    path = source_file(module)
+    path = find_source(module)
     return None if path is None else ast.parse(path.read_text(encoding="utf-8"))
 
 
+def package_exists(module: str) -> bool:
+    """Whether Python finds the top-level package of a module."""
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 @functools.cache
-def source_file(module: str) -> Path | None:
-    """The file of a module. Only the top-level package is looked up; finding more would import it."""
+def find_source(module: str) -> Path | None:
+    """The file of a module. Only the top-level package is looked up by Python; looking further would import it."""
     top, *rest = module.split(".")
     try:
-        spec = importlib.util.find_spec(top)
+        spec = importlib.util.find_spec(top) if top else None
     except (ImportError, ValueError):
         return None
     if spec is None or not spec.origin or not Path(spec.origin).is_file():
         return None
     if not rest:
-        return Path(spec.origin)
+        return Path(spec.origin) if spec.origin.endswith(".py") else None
     path = Path(spec.origin).parent.joinpath(*rest)
     return next((p for p in (path / "__init__.py", path.with_suffix(".py")) if p.is_file()), None)
-
-
-TYPES = {
-    "int": (int,),
-    "float": (int, float),
-    "bool": (bool,),
-    "str": (str,),
-    "None": (type(None),),
-    "dict": (dict,),
-    "list": (list,),
-    **dict.fromkeys(("Tensor", "Profiler", "Strategy", "Accelerator"), ()),  # a configuration cannot hold one
-}
-
-
-def accepts(annotation: str, value: object) -> bool:
-    """Whether a value of a configuration fits an annotation; one that has more than plain types fits anything."""
-    kinds = alternatives(ast.parse(annotation or "Any", mode="eval").body)
-    types = tuple(t for kind in kinds for t in TYPES.get(kind.partition("[")[0], (object,)))
-    return "bool" in kinds or object in types if isinstance(value, bool) else isinstance(value, types)
-
-
-def alternatives(node: ast.expr) -> set[str]:
-    """The members of `A | B`, `Optional[A]` and `Union[A, B]`."""
-    if isinstance(node, ast.BinOp):
-        return alternatives(node.left) | alternatives(node.right)
-    if isinstance(node, ast.Subscript) and ast.unparse(node.value) in ("Optional", "Union"):
-        members = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        extra = {"None"} if ast.unparse(node.value) == "Optional" else set()
-        return extra.union(*(alternatives(member) for member in members))
-    return {ast.unparse(node)}

@@ -1,1 +1,1 @@
-"""Text to batches: find the text, turn it into tokens once, and name the rows of every step."""
+"""Data: locate a text, tokenize it once, and serve the batches of every step."""

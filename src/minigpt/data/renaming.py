@@ -1,58 +1,60 @@
-"""Rows in which people and places have other names.
+"""Augmentation that gives the people and places of a sequence other names.
 
-A play's names fill the lines above its speeches and recur in them. A model that has read few plays knows these names by
-heart, and is helpless with those of the next one. When they change from row to row, what a name is going to be must be
-read from the row itself.
+The names of a play stand above its speeches and recur in them. A model that has read few plays memorizes these names
+and does not cope with those of another play. If names change from sequence to sequence, they must be read from the
+context.
 
-Shapes: B rows, T tokens of a row.
+Shapes: N sequences, T tokens of a sequence.
 """
 
 import re
 from collections import Counter
 
 import numpy as np
+from numpy.typing import NDArray
 
+from minigpt.bounds import Fraction, Seed
 from minigpt.data.tokenizer import Tokenizer
 
-READ_FOR_NAMES = 10_000_000  # tokens of the text's beginning
-PARTS = 20  # a name is at home in some parts of a text; `God` is in all of them
-MOSTLY = 5  # times as often with a capital as without
+MAX_TOKENS_READ = 10_000_000  # of the beginning of the text, to find its names
+NUM_SECTIONS = 20  # a name occurs in at most half of the sections of a text; `God` occurs in all of them
+CAPITAL_RATIO = 5  # a name is so many times as frequent with a capital as without
 
 WORD = re.compile("[A-Za-z]+")
 PROPER = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}\b|^[A-Z]{3,}(?=:\n)", re.MULTILINE)
 
 
-class Renaming:
-    """An augmentation: rows of a text, most of them with other names; one name becomes one other throughout a row.
+class EntityRenaming:
+    """Renames the people and places of a sequence; each name is replaced by one other name throughout.
 
-    A new name is another one of the text's, or the beginning of one with the end of another. It is a pure function of
-    the seed and the row's place in the text, as the rows are.
+    A new name is another name of the text, or the beginning of one with the end of another. It is a pure function of
+    the seed and the position of the sequence in the text.
 
     Args:
-        probability: of a row to be changed.
-        tokens: the text's training part.
-        tokenizer: what made them.
-        seed: names the changes.
+        probability: probability that a sequence is changed.
+        tokens: the training split [number of tokens].
+        tokenizer: the tokenizer of the text.
+        seed: seed of the changes.
 
     Raises:
         ValueError: the text has fewer than two names.
     """
 
-    def __init__(self, *, probability: float, tokens: np.ndarray, tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(self, *, probability: Fraction, tokens: np.ndarray, tokenizer: Tokenizer, seed: Seed) -> None:
         self.probability = probability
         self.tokens = tokens
         self.tokenizer = tokenizer
         self.seed = seed
-        self.names = find_names(tokenizer.decode(tokens[:READ_FOR_NAMES].tolist()))
+        self.names = find_names(tokenizer.decode(tokens[:MAX_TOKENS_READ].tolist()))
         if len(self.names) < 2:
             raise ValueError("data/augmentation=rename finds no names in the text: choose data/augmentation=null")
 
-    def rows(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Token ids [B, T] of the rows that begin at `starts`."""
-        return np.stack([self.row(start, length) for start in starts.tolist()])
+    def sequences(self, start_indices: NDArray[np.int64], length: int) -> np.ndarray:
+        """Return the token ids [N, length] of the sequences that start at `start_indices` [N]."""
+        return np.stack([self.sequence(start, length) for start in start_indices.tolist()])
 
-    def row(self, start: int, length: int) -> np.ndarray:
-        """Token ids [T]; unchanged where a row with other names would be too short."""
+    def sequence(self, start: int, length: int) -> np.ndarray:
+        """Return the token ids [length] of one sequence, unchanged if it would be too short with other names."""
         tokens = self.tokens[start : start + 2 * length]  # shorter names need more of the text
         rng = np.random.default_rng((self.seed, start))
         if rng.random() < self.probability:
@@ -62,7 +64,7 @@ class Renaming:
         return tokens[:length]
 
     def rename(self, text: str, rng: np.random.Generator) -> str:
-        """The text with a new name for each of its names, in capitals where the old one is."""
+        """Replace each name of a text, in capitals where the old name is."""
         new: dict[str, str] = {}
 
         def replace(match: re.Match[str]) -> str:
@@ -70,13 +72,13 @@ class Renaming:
             if name not in self.names or word not in (name, name.upper()):
                 return word
             if name not in new:
-                new[name] = self.draw(rng)
+                new[name] = self.sample_name(rng)
             return new[name].upper() if word.isupper() else new[name]
 
         return WORD.sub(replace, text)
 
-    def draw(self, rng: np.random.Generator) -> str:
-        """A name of the text's, or one made of two."""
+    def sample_name(self, rng: np.random.Generator) -> str:
+        """Return a name of the text, or a combination of two."""
         names = list(self.names)
         first, second = (names[i] for i in rng.integers(len(names), size=2))
         if rng.random() < 0.5:
@@ -85,20 +87,23 @@ class Renaming:
 
 
 def find_names(text: str) -> dict[str, None]:
-    """The words with a capital within a sentence or above a speech, hardly ever without one, that are not everywhere.
+    """Find the names of a text by counting.
+
+    A name is capitalized within a sentence or above a speech, rarely occurs in lower case, and does not occur in most
+    sections of the text.
 
     Returns:
-        As a dictionary, which keeps their order and finds them fast. Only names whose letters the text has in both
-        cases, so that its tokenizer knows all that is made of them.
+        The names as keys of a dictionary, for their order and fast look-up. The text has each of their letters in both
+        cases, so its tokenizer can encode any combination of them.
     """
-    counted = Counter(match[0].capitalize() for match in PROPER.finditer(text))
+    proper = Counter(match[0].capitalize() for match in PROPER.finditer(text))
     words = Counter(WORD.findall(text))
-    step = max(1, -(-len(text) // PARTS))
-    parts = [set(WORD.findall(text[start : start + step])) for start in range(0, len(text), step)]
+    size = max(1, -(-len(text) // NUM_SECTIONS))
+    sections = [set(WORD.findall(text[start : start + size])) for start in range(0, len(text), size)]
     letters = {letter for letter in set(text) if {letter.lower(), letter.upper()} <= set(text)}
     return {
         name: None
-        for name, count in sorted(counted.items())
-        if count >= MOSTLY * words[name.lower()] and letters.issuperset(name)
-        and sum(name in part or name.upper() in part for part in parts) <= len(parts) / 2
+        for name, count in sorted(proper.items())
+        if count >= CAPITAL_RATIO * words[name.lower()] and letters.issuperset(name)
+        and sum(name in section or name.upper() in section for section in sections) <= len(sections) / 2
     }  # fmt: skip

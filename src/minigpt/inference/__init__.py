@@ -1,1 +1,1 @@
-"""Using a trained model: load it, score a text, sample from it."""
+"""Inference: load a trained model, score a text with it, and generate from it."""

@@ -1,7 +1,8 @@
-"""The likeliest continuations, several at a time. Shapes: B prompts, K beams, T time, V vocabulary."""
+"""Beam search. Shapes: B prompts, K beams, T time, V vocabulary."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,12 +10,23 @@ from torch import Tensor
 from minigpt.model.kv_cache import KVCache
 
 
-def score(log_probability: Tensor, length: Tensor, length_penalty: float) -> Tensor:
-    """What hypotheses of `length` tokens are ranked by: log p / ((5 + length) / 6)^penalty.
+@dataclass(frozen=True)
+class Beams:
+    """The K best hypotheses of each of B prompts, best first.
 
-    Without a penalty the shorter one wins, since each further token costs probability (arXiv 1609.08144, equation 14).
+    Attributes:
+        tokens: prompts and continuations [B * K, T].
+        log_p: log-probabilities of the continuations [B, K].
+        length: tokens of the continuations, up to and including the stop token [B, K].
+        ended: whether a continuation has ended [B, K].
+        scores: the values of `score` that they are ranked by [B, K].
     """
-    return log_probability / ((5 + length) / 6) ** length_penalty
+
+    tokens: Tensor
+    log_p: Tensor
+    length: Tensor
+    ended: Tensor
+    scores: Tensor
 
 
 @torch.inference_mode()
@@ -24,56 +36,82 @@ def beam_search(
     prompts: Tensor,
     *,
     block_size: int,
-    beam: int,
+    num_beams: int,
     length_penalty: float,
     max_new_tokens: int,
-    end: int | None = None,
+    stop_token: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The best of those continuations that are left when only the `beam` best are kept at each token.
-
-    With one beam it takes the likeliest token each time. When the context is full, its second half is read again, as
-    `minigpt.inference.sampling.generate` does.
+    """Find the most likely continuations of prompts; one beam is greedy decoding.
 
     Args:
-        model: token ids [B * K, T] and a cache that holds those before them -> logits [B * K, T, V].
-        cache: an empty one of the model.
+        model: token ids [B * K, T], and a cache of those before them -> logits [B * K, T, V].
+        cache: an empty cache of the model.
         prompts: token ids [B, T].
-        block_size: the model's longest context.
-        beam: K, hypotheses kept for each prompt.
+        block_size: the model's longest context; when it is full, its second half is read again, as in `generate`.
+        num_beams: K, hypotheses kept for each prompt.
         length_penalty: see `score`; it matters only where hypotheses can end.
         max_new_tokens: longest continuation.
-        end: the token that ends one.
+        stop_token: the token that ends a continuation; None for none.
 
     Returns:
-        The continuations [B, K, up to max_new_tokens], best first, filled up with `end`; and their scores [B, K].
+        The continuations [B, K, up to max_new_tokens], best first, padded with `stop_token`, and their scores [B, K].
     """
-    count, device = len(prompts), prompts.device
-    tokens = prompts.repeat_interleave(beam, dim=0)
-    unread = tokens[:, -block_size:]
-    first_row = beam * torch.arange(count, device=device)[:, None]
-    # All beams of a prompt begin alike, so that only one may be continued at first.
-    log_p = torch.full((count, beam), -math.inf, device=device)
-    log_p[:, 0] = 0.0
-    length, ended = torch.zeros_like(log_p), torch.zeros_like(log_p, dtype=torch.bool)
-    scores = log_p
+    beams = start_beams(prompts, num_beams)
+    unread = beams.tokens[:, -block_size:]
     for _ in range(max_new_tokens):
         if cache.length + unread.shape[1] > block_size:
             cache.clear()
-            unread = tokens[:, -max(1, block_size // 2) :]
-        steps = torch.log_softmax(model(unread, cache)[:, -1].float(), dim=-1).unflatten(0, (count, beam))
-        if end is not None:  # what has ended stays as it is, which is one hypothesis: its end again, for nothing
-            steps = steps.masked_fill(ended[..., None], -math.inf)
-            steps[..., end] = steps[..., end].masked_fill(ended, 0.0)
-        length = length + ~ended
-        candidates = log_p[..., None] + steps  # [B, K, V]
-        ranked = score(candidates, length[..., None], length_penalty).flatten(1)
-        scores, best = ranked.topk(beam)
-        origin, token = best // steps.shape[-1], best % steps.shape[-1]
-        log_p = candidates.flatten(1).gather(1, best)
-        length, ended = length.gather(1, origin), ended.gather(1, origin) | (token == end)
-        rows, unread = (first_row + origin).flatten(), token.view(-1, 1)
-        tokens = torch.cat((tokens[rows], unread), dim=1)
-        cache.reorder(rows)
-        if ended.all():
+            unread = beams.tokens[:, -max(1, block_size // 2) :]
+        log_probs = torch.log_softmax(model(unread, cache)[:, -1].float(), dim=-1)
+        beams, origin = extend_beams(beams, log_probs, length_penalty, stop_token)
+        cache.reorder(origin)
+        unread = beams.tokens[:, -1:]
+        if beams.ended.all():
             break
-    return tokens[:, prompts.shape[1] :].unflatten(0, (count, beam)), scores
+    return beams.tokens[:, prompts.shape[1] :].unflatten(0, (len(prompts), num_beams)), beams.scores
+
+
+def start_beams(prompts: Tensor, num_beams: int) -> Beams:
+    """Return the beams before the first token, for prompts [B, T]."""
+    # All beams of a prompt start alike, so only one of them may be continued at first.
+    log_p = torch.full((len(prompts), num_beams), -math.inf, device=prompts.device)
+    log_p[:, 0] = 0.0
+    length, ended = torch.zeros_like(log_p), torch.zeros_like(log_p, dtype=torch.bool)
+    return Beams(prompts.repeat_interleave(num_beams, dim=0), log_p, length, ended, scores=log_p)
+
+
+def extend_beams(
+    beams: Beams, log_probs: Tensor, length_penalty: float, stop_token: int | None
+) -> tuple[Beams, Tensor]:
+    """Extend hypotheses by one token, given its log-probabilities [B * K, V].
+
+    Returns:
+        The new beams, and for each of them the old one that it continues [B * K], as an index into `beams.tokens`.
+    """
+    count, num_beams = beams.log_p.shape
+    log_probs = log_probs.unflatten(0, (count, num_beams))
+    if stop_token is not None:  # a hypothesis that has ended stays as it is: only its stop token is repeated, for free
+        log_probs = log_probs.masked_fill(beams.ended[..., None], -math.inf)
+        log_probs[..., stop_token] = log_probs[..., stop_token].masked_fill(beams.ended, 0.0)
+    length = beams.length + ~beams.ended
+    candidates = beams.log_p[..., None] + log_probs  # [B, K, V]
+    scores, best = score(candidates, length[..., None], length_penalty).flatten(1).topk(num_beams)
+    beam, token = best // log_probs.shape[-1], best % log_probs.shape[-1]
+    origin = (num_beams * torch.arange(count, device=beam.device)[:, None] + beam).flatten()
+    extended = Beams(
+        tokens=torch.cat((beams.tokens[origin], token.view(-1, 1)), dim=1),
+        log_p=candidates.flatten(1).gather(1, best),
+        length=length.gather(1, beam),
+        ended=beams.ended.gather(1, beam) | (token == stop_token),
+        scores=scores,
+    )
+    return extended, origin
+
+
+def score(log_p: Tensor, length: Tensor, length_penalty: float) -> Tensor:
+    """Return the scores of hypotheses of `length` tokens: log p / ((5 + length) / 6)^penalty.
+
+    Without a penalty shorter hypotheses win, since each further token costs probability (arXiv 1609.08144,
+    equation 14).
+    """
+    return log_p / ((5 + length) / 6) ** length_penalty

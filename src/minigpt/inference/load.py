@@ -1,8 +1,9 @@
-"""From a checkpoint file to a model and its tokenizer. Nothing in the file is executed."""
+"""Load a trained model and its tokenizer. Nothing in a checkpoint is executed."""
 
 import functools
 import json
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,16 +15,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from minigpt import model as models
+from minigpt import model as model_package
 from minigpt.data.tokenizer import Tokenizer, load_tokenizer
-from minigpt.model.objectives import NextToken
+from minigpt.devices import find_device
+from minigpt.model.objectives import Objective
 from minigpt.model.size import build_within_memory
-from minigpt.runs.checkpoints import load_checkpoint
+from minigpt.runs.checkpoint_io import load_checkpoint
 from minigpt.runs.directory import find_checkpoint, step_checkpoints
 
 
 def classes_of(package: ModuleType) -> dict[str, type]:
-    """The classes that the modules of a package define, by their full name."""
+    """Return the classes that the modules of a package define, by their dotted names."""
     modules = [import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
     return {
         f"{c.__module__}.{c.__qualname__}": c
@@ -33,48 +35,63 @@ def classes_of(package: ModuleType) -> dict[str, type]:
     }
 
 
-PARTS = classes_of(models)
+COMPONENTS = classes_of(model_package)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model as a checkpoint holds it, and what is needed to use it."""
+class LoadedModel:
+    """A model loaded from a checkpoint, with its objective, tokenizer and metadata.
+
+    Attributes:
+        path: the file that it was loaded from.
+        model: the model, in evaluation mode.
+        objective: the objective that it was trained for.
+        tokenizer: the tokenizer of its text.
+        step: optimizer steps that it was trained for.
+        metadata: plain data of the checkpoint, see `minigpt.training.module.checkpoint_metadata`.
+    """
 
     path: Path
     model: nn.Module
-    objective: NextToken
+    objective: Objective
     tokenizer: Tokenizer
     step: int
-    description: dict[str, Any]  # see `minigpt.training.module.describe`
+    metadata: dict[str, Any]
 
     @property
     def precision(self) -> str:
-        """The precision that it was validated in while it was trained."""
-        return str(self.description["precision"])
+        """The precision that it was validated in during training."""
+        return str(self.metadata["precision"])
 
     @property
     def text(self) -> dict[str, Any]:
-        """Which text it was trained on, and how that was cut."""
-        return self.description["text"]
+        """The text that it was trained on: path, SHA-256, split and sizes of the batches."""
+        return self.metadata["text"]
 
 
-def find_trained(reference: str, log_dir: str, device: str, average: int = 1) -> Trained:
-    """The model of a run directory, a checkpoint or `latest`, on a device.
+def find_model(
+    reference: str, log_dir: str, device: str, average_last_n: int = 1, trusted: frozenset[str] = frozenset()
+) -> LoadedModel:
+    """Load the model of a run onto a device.
 
     Args:
-        average: take the mean of the weights of the run's newest so many steps (arXiv 1706.03762, section 6.1).
+        reference: a run directory, a checkpoint, an exported model, or `latest`.
+        log_dir: the directory whose `runs/` has the runs.
+        device: auto, gpu, cpu, cuda or mps.
+        average_last_n: average the weights of the run's newest n checkpoints (arXiv 1706.03762, section 6.1).
+        trusted: see `build_model`.
 
     Raises:
-        ValueError: there is no such run or device, or it has fewer checkpoints.
+        ValueError: there is no such run or device, or the run has fewer checkpoints.
     """
     path = find_checkpoint(reference, Path(log_dir) / "runs")
-    trained = load_trained(path) if average == 1 else load_average(path.parent, average)
-    trained.model.to(find_device(device))
-    return trained
+    loaded = load_model(path, trusted) if average_last_n == 1 else load_average(path.parent, average_last_n, trusted)
+    loaded.model.to(find_device(device))
+    return loaded
 
 
-def load_average(folder: Path, count: int) -> Trained:
-    """The newest of a folder's checkpoints, with the mean of the newest `count` checkpoints' weights.
+def load_average(folder: Path, count: int, trusted: frozenset[str] = frozenset()) -> LoadedModel:
+    """Load the newest checkpoint of a folder with the mean of the weights of its newest `count` checkpoints.
 
     Raises:
         ValueError: there are fewer.
@@ -82,71 +99,82 @@ def load_average(folder: Path, count: int) -> Trained:
     paths = step_checkpoints(folder)[-count:]
     if len(paths) < count:
         raise ValueError(
-            f"{folder} has {len(paths)} checkpoints of steps, not {count}: keep more with "
-            f"callbacks.checkpoints.keep_last={count} callbacks.checkpoints.every_n_steps=..., or lower average"
+            f"{folder} has {len(paths)} checkpoints of steps, not {count}: keep more with callbacks.checkpoints."
+            f"keep_last_n={count} callbacks.checkpoints.every_n_steps=..., or lower average_last_n"
         )
-    models = [load_trained(path) for path in paths]
-    states = [trained.model.state_dict() for trained in models]
+    models = [load_model(path, trusted) for path in paths]
+    states = [loaded.model.state_dict() for loaded in models]
     models[-1].model.load_state_dict({k: torch.stack([s[k] for s in states]).mean(dim=0) for k in states[0]})
     return models[-1]
 
 
-def find_device(name: str) -> torch.device:
-    """The torch device for auto, gpu, cpu, cuda or mps.
+def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel:
+    """Load a checkpoint, or a file that was exported from one.
+
+    Args:
+        path: the file, which need not be trusted.
+        trusted: see `build_model`.
 
     Raises:
-        ValueError: this machine does not have it.
+        ValueError: the file is not a checkpoint of miniGPT, or names a component that is not built.
     """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name in ("auto", "gpu"):
-        kinds = ("cuda", "mps", "cpu") if name == "auto" else ("cuda", "mps")
-        name = next((kind for kind in kinds if present[kind]), name)
-    if not present.get(name):
-        here = ", ".join(kind for kind, there in present.items() if there)
-        raise ValueError(f"device {name} is not available on this machine, which has: {here}")
-    return torch.device(name)
-
-
-def load_trained(path: Path) -> Trained:
-    """Read a checkpoint, or what was exported from one.
-
-    Raises:
-        ValueError: the file is not a checkpoint of miniGPT, or names a part that miniGPT does not have.
-    """
-    shared = path.suffix == ".safetensors"
-    checkpoint = {} if shared else load_checkpoint(path)
+    is_exported = path.suffix == ".safetensors"
+    checkpoint = {} if is_exported else load_checkpoint(path)
     try:
-        if shared:
-            description, weights = load_safetensors(path)
-            step = int(description["step"])
+        if is_exported:
+            metadata, weights = load_safetensors(path)
+            step = int(metadata["step"])
         else:
-            description, step = checkpoint["minigpt"], int(checkpoint["global_step"])
+            metadata, step = checkpoint["minigpt"], int(checkpoint["global_step"])
             weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k[:6] == "model."}
-        tokenizer = load_tokenizer(description["tokenizer"])
-        constructor, objective = build_model(description["model"]), build_model(description["objective"])()
-        model = build_within_memory(constructor, vocab_size=tokenizer.vocab_size + objective.extra_tokens)
+        tokenizer = load_tokenizer(metadata["tokenizer"])
+        constructor = build_model(metadata["model"], trusted)
+        objective = build_model(metadata["objective"], trusted)()
+        model = build_within_memory(constructor, vocab_size=tokenizer.vocab_size + objective.num_special_tokens)
         model.load_state_dict(weights)
-        return Trained(path, model.eval(), objective, tokenizer, step, description)
-    except Exception as error:  # what a file that may be anything makes torch and the model's constructor raise
+        return LoadedModel(path, model.eval(), objective, tokenizer, step, metadata)
+    except Exception as error:  # a file that may hold anything makes torch and the constructors raise any kind of error
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint of this version of miniGPT: {message}") from error
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Description and weights of an exported model."""
+    """Return the metadata and the weights of an exported model."""
     with safe_open(path, framework="pt") as file:
-        description = json.loads((file.metadata() or {})["minigpt"])
-    return description, load_file(path)
+        metadata = json.loads((file.metadata() or {})["minigpt"])
+    return metadata, load_file(path)
 
 
-def build_model(description: dict[str, Any]) -> Any:
-    """The constructor that a model's description names: data in, only miniGPT's own parts out.
+def build_model(metadata: dict[str, Any], trusted: frozenset[str] = frozenset()) -> Callable[..., Any]:
+    """Return the constructor that checkpoint metadata describes, with its options and its nested components.
+
+    Args:
+        metadata: a `_target_` and its options, as in the configuration.
+        trusted: dotted names of classes outside `minigpt.model` that may be imported too, since the user has named
+            them on the command line. Importing a module executes it.
 
     Raises:
-        ValueError: for any other name.
+        ValueError: a name is neither a class of `minigpt.model` nor trusted, or cannot be imported.
     """
-    options = {k: build_model(v) if isinstance(v, dict) else v for k, v in description.items()}
-    target, _ = options.pop("_target_"), options.pop("_partial_", None)
-    if target not in PARTS:
-        raise ValueError(f"the checkpoint names {target!r}, which is not a part of a model")
-    return functools.partial(PARTS[target], **options)
+    target = metadata["_target_"]
+    options = {k: v for k, v in metadata.items() if k not in ("_target_", "_partial_")}
+    options = {k: build_model(v, trusted) if isinstance(v, dict) else v for k, v in options.items()}
+    if not isinstance(target, str) or (target not in COMPONENTS and target not in trusted):
+        raise ValueError(
+            f"the checkpoint names {target!r}, which is not a component of minigpt.model: name it on the command line "
+            f"if you trust it"
+        )
+    return functools.partial(COMPONENTS.get(target) or import_class(target), **options)
+
+
+def import_class(name: str) -> Callable[..., Any]:
+    """Import the class of a dotted name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be imported: {error}") from error

@@ -1,4 +1,4 @@
-"""Which precision a device computes fast, and computing in it."""
+"""Run a model in a given precision for inference."""
 
 import functools
 from collections.abc import Iterator
@@ -11,32 +11,11 @@ MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 PURE = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
 
 
-def resolve_precision(precision: str, device_type: str) -> str:
-    """The Lightning precision that `auto` stands for on a device; any other is returned as it is.
-
-    bf16-mixed keeps the weights in float32 and does the matrix products in bfloat16. It is 4 times as fast as float32
-    on CPUs with AVX512-BF16 or AMX and 10 times on GPUs since Ampere; elsewhere it is emulated, and slower.
-
-    Args:
-        precision: `auto` or the name of a Lightning precision.
-        device_type: "cpu", "cuda" or "mps".
-
-    Raises:
-        ValueError: the device cannot compute in it.
-    """
-    if precision.startswith(("16", "transformer-engine")) and device_type == "cpu":
-        raise ValueError(f"precision={precision} needs a GPU: use auto, bf16-mixed or 32-true on a CPU")
-    if precision != "auto":
-        return precision
-    fast = {"cuda": cuda_has_bf16, "cpu": cpu_has_bf16}.get(device_type, lambda: False)
-    return "bf16-mixed" if fast() else "32-true"
-
-
 @contextmanager
-def computing_in(precision: str, model: nn.Module) -> Iterator[None]:
-    """Let a model compute in a Lightning precision, as it did while it was trained.
+def inference_precision(precision: str, model: nn.Module) -> Iterator[None]:
+    """Run a model in a Lightning precision, as during its training.
 
-    Under mixed precision the matrices are cast once for as long as this lasts, and not in every call: a single token
+    Mixed precision casts the matrices once for the whole context instead of in every call, so that generating a token
     costs little more than reading them.
     """
     device_type = next(model.parameters()).device.type
@@ -44,7 +23,7 @@ def computing_in(precision: str, model: nn.Module) -> Iterator[None]:
         model.to(PURE.get(precision.removesuffix("-true"), torch.float32))
         yield
         return
-    tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}  # one may be the head too
+    tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}  # one may be tied to the head
     weights = {p: p.data for m in model.modules() if isinstance(m, nn.Linear) for p in m.parameters()}
     for weight in weights.keys() - tables:
         weight.data = weight.data.to(MIXED[precision])
@@ -57,16 +36,16 @@ def computing_in(precision: str, model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def reading_rows_fast(model: nn.Module) -> Iterator[None]:
-    """Let the matrices of a model on a CPU meet a single row, as in `sampling.generate`, in float16.
+def float16_matvec(model: nn.Module) -> Iterator[None]:
+    """Run nn.Linear in float16 for single-token decoding on a CPU, as in `sampling.generate`.
 
-    Such a product takes as long as reading the matrix. Half as many bytes as float32 has, and a kernel of torch that
-    multiplies a float16 matrix with a vector and no other, make it 3 to 5 times as fast (docs/notebook.md); what is
-    rounded away is an eighth of what bfloat16 would. More rows go the usual way.
+    The product of a matrix and a vector takes as long as reading the matrix. float16 halves the bytes of float32, and
+    torch has a kernel for a float16 matrix and a vector (and for nothing else), which together is 3 to 5 times as fast
+    (docs/notebook.md). The rounding error is an eighth of bfloat16's. Several tokens at once are computed as usual.
     """
     linears = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.device.type == "cpu"]
     for linear in linears:
-        linear.forward = functools.partial(multiply_row, linear.weight.half(), linear)  # type: ignore[method-assign]
+        linear.forward = functools.partial(linear_matvec, linear.weight.half(), linear)
     try:
         yield
     finally:
@@ -74,19 +53,9 @@ def reading_rows_fast(model: nn.Module) -> Iterator[None]:
             del linear.forward
 
 
-def multiply_row(half: Tensor, linear: nn.Linear, x: Tensor) -> Tensor:
-    """`linear(x)`, where x is one row by its matrix in float16."""
-    if x.numel() != x.shape[-1]:
-        return nn.Linear.forward(linear, x)
-    y = torch.mv(half, x.reshape(-1).half()).view(*x.shape[:-1], -1).to(linear.weight.dtype)
-    return y if linear.bias is None else y + linear.bias
-
-
-def cuda_has_bf16() -> bool:
-    """Whether the CUDA device has bfloat16 units (compute capability 8.0 and up)."""
-    return torch.cuda.get_device_capability()[0] >= 8
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself (AVX512-BF16 or AMX)."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def linear_matvec(half: Tensor, linear: nn.Linear, input: Tensor) -> Tensor:
+    """Return `linear(input)`, computed with the float16 copy `half` of its matrix if the input is a single vector."""
+    if input.numel() != input.shape[-1]:
+        return nn.Linear.forward(linear, input)
+    output = torch.mv(half, input.reshape(-1).half()).view(*input.shape[:-1], -1).to(linear.weight.dtype)
+    return output if linear.bias is None else output + linear.bias

@@ -1,1 +1,1 @@
-"""Language models written from scratch on torch: tokens in, logits out."""
+"""Language models written from scratch in PyTorch: token ids in, logits out."""

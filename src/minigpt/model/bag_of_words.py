@@ -1,31 +1,34 @@
-"""What the characters alone tell, without their order. Shapes: B batch, T time, D dim, V vocabulary."""
+"""A bag-of-words baseline: token counts without their order. Shapes: B batch, T time, D dim, V vocabulary."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from minigpt.model.dropout import Dropout
+from minigpt.bounds import DropProbability, PositiveInt
 from minigpt.model.kv_cache import KVCache
-from minigpt.model.mlp import MLP
+from minigpt.model.layers import MLP, Dropout
 
 
 class BagOfWords(nn.Module):
-    """Predicts from the mean of the embeddings of all tokens up to a position (arXiv 1607.01759, section 2).
+    """Predicts from the mean embedding of all tokens up to a position (arXiv 1607.01759, section 2).
 
     Args:
-        mlp: constructor of what reads the mean before the head.
-        dropout: probability of dropping a number of the mean while training.
+        vocab_size: number of token ids.
+        block_size: longest context [tokens].
+        dim: model width.
+        mlp: constructor of the layer between the mean and the head.
+        dropout: probability of dropping an element of the mean during training.
     """
 
     def __init__(
         self,
         *,
-        vocab_size: int,
-        block_size: int,
-        dim: int,
+        vocab_size: PositiveInt,
+        block_size: PositiveInt,
+        dim: PositiveInt,
         mlp: Callable[..., nn.Module] = MLP,
-        dropout: float = 0.0,
+        dropout: DropProbability = 0.0,
     ) -> None:
         super().__init__()
         self.vocab_size = vocab_size
@@ -36,15 +39,12 @@ class BagOfWords(nn.Module):
         self.head = nn.Linear(dim, vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Token ids [B, T] -> logits [B, T, V] of the token that follows each. A cache holds what came before."""
-        known = tokens
-        if cache is not None:
-            cache.advance(tokens, keep=self.block_size)
-            known = cache.recent
+        """Token ids [B, T], after those in the cache -> logits [B, T, V] of the token that follows each."""
+        known = tokens if cache is None else cache.advance(tokens, keep=self.block_size)
         counts = torch.arange(1, known.shape[1] + 1, device=known.device)[:, None]
         means = self.embedding(known).cumsum(dim=1) / counts
         return self.head(self.mlp(self.dropout(means[:, -tokens.shape[1] :])))
 
     def make_cache(self) -> KVCache:
-        """An empty cache for one generation with this model; it keeps the tokens."""
+        """Return an empty cache for generation; it keeps the tokens."""
         return KVCache(num_layers=0)

@@ -1,44 +1,50 @@
-"""A GPT that predicts several tokens ahead. Shapes: B batch, T time, V vocabulary, N tokens predicted."""
+"""A GPT that predicts several future tokens. Shapes: B batch, T time, V vocabulary, N predicted tokens."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
-from minigpt.model.context import Context
+from minigpt.bounds import PositiveInt
+from minigpt.model.forward_context import ForwardContext
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import KVCache
 
 
 class MultiTokenGPT(GPT):
-    """The last N blocks stand side by side, one for each of the next N tokens (arXiv 2404.19737, section 2).
+    """A GPT whose last N blocks work in parallel, one for each of the next N tokens (arXiv 2404.19737, section 2).
 
-    They read what the blocks below make, and share the norm and the head. With `num_layers` blocks in all it is as
-    large as a GPT of that many layers. It generates with the next token's block alone, and so has fewer layers then.
+    They read the output of the blocks below and share the norm and the head. The model has as many parameters as a GPT
+    of `num_layers` blocks. It generates with the block of the next token alone, and so with fewer layers.
 
     Args:
-        num_tokens: how many tokens ahead are predicted, N.
+        num_tokens: number of predicted tokens, N.
+        num_layers: number of blocks, those in parallel included.
+        options: as in `GPT`.
 
     Raises:
-        ValueError: for fewer than 1, or more than `num_layers`.
+        ValueError: `num_tokens` is not from 1 to `num_layers`.
     """
 
-    def __init__(self, *, num_tokens: int, num_layers: int, **options: Any) -> None:
+    def __init__(self, *, num_tokens: PositiveInt, num_layers: Annotated[int, Ge(1), Le(1000)], **options: Any) -> None:
         if not 1 <= num_tokens <= num_layers:
             raise ValueError(
-                f"num_tokens={num_tokens} must be from 1 to num_layers={num_layers}: each has its own block"
+                f"model.num_tokens={num_tokens} must be from 1 to model.num_layers={num_layers}: "
+                "each token has its own block"
             )
         super().__init__(num_layers=num_layers, **options)
-        below = num_layers - num_tokens + 1
-        self.blocks, self.ahead = self.blocks[:below], self.blocks[below:]
+        self.num_tokens = num_tokens
+        shared = num_layers - num_tokens + 1  # and the block of the next token
+        self.blocks, self.future_blocks = self.blocks[:shared], self.blocks[shared:]
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None, ahead: bool = False) -> Tensor:
-        """Token ids [B, T] -> logits of the next token [B, T, V], or of the next N [N, B, T, V] with `ahead`."""
-        if not ahead:
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, future_tokens: bool = False) -> Tensor:
+        """Token ids [B, T] -> logits of the next token [B, T, V]; with `future_tokens` of the next N, [N, B, T, V]."""
+        if not future_tokens:
             return super().forward(tokens, cache)
-        context = Context(self.positions)
+        context = ForwardContext(self.positions)
         x = self.dropout(self.positions.add(self.embedding(tokens), 0))
         *trunk, last = self.blocks
         for block in trunk:
             x = block(x, context)
-        return self.head(self.norm(torch.stack([block(x, context) for block in (last, *self.ahead)])))
+        return self.head(self.norm(torch.stack([block(x, context) for block in (last, *self.future_blocks)])))

@@ -10,13 +10,18 @@ from pathlib import Path
 from minigpt.runs.redaction import redact
 
 CHECKPOINTS = "checkpoints"
+METRICS = "metrics.csv"
+SAMPLES = "samples.md"
 TIME = "%Y-%m-%d_%H-%M-%S"
 CONFIG = "config.yaml"
 STEP_NAME = re.compile(r"step_(\d+)\.ckpt")
 
 
 def is_rank_zero() -> bool:
-    """Whether this process speaks and writes for the run; the others only compute."""
+    """Whether this process prints and writes for the run; the others only compute.
+
+    For code that runs before there is a Trainer, or without one; afterwards `trainer.is_global_zero` says the same.
+    """
     return all(
         os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
     )
@@ -26,8 +31,10 @@ def make_run_directory(parent: Path, name: str) -> Path:
     """A new directory `<date>_<time>_<name>-<random>`, never one that exists; a Slurm job's number is part of it.
 
     Raises:
-        ValueError: the folder cannot be written.
+        ValueError: the name is not one of a folder, or the parent cannot be written.
     """
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ValueError(f"name={name!r} must be usable as a folder's name")
     job = f"slurm{os.environ['SLURM_JOB_ID']}-" if "SLURM_JOB_ID" in os.environ else ""
     while True:
         directory = parent / f"{datetime.now():{TIME}}_{name}-{job}{secrets.token_hex(3)}"
@@ -48,7 +55,7 @@ def find_run(reference: str, runs_dir: Path) -> Path:
         ValueError: there is none.
     """
     if reference == "latest":
-        runs = sorted(runs_dir.glob(f"*/{CONFIG}"), key=lambda p: (begun(p.parent), p.stat().st_mtime_ns))
+        runs = sorted(runs_dir.glob(f"*/{CONFIG}"), key=lambda p: (start_time(p.parent), p.stat().st_mtime_ns))
         if not runs:
             raise ValueError(f"no run in {runs_dir} yet: train one with python src/train.py")
         return runs[-1].parent
@@ -58,7 +65,7 @@ def find_run(reference: str, runs_dir: Path) -> Path:
     return directory
 
 
-def begun(directory: Path) -> str:
+def start_time(directory: Path) -> str:
     """When a run began: by its name where that says so, else by its files."""
     if re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_", directory.name):
         return directory.name[:19]

@@ -26,6 +26,11 @@ def read_summary(directory: Path) -> dict[str, Any] | None:
         return None
 
 
+def is_complete(summary: dict[str, Any], max_steps: int = 0) -> bool:
+    """Whether a run came to its end, and that was at `max_steps` or later."""
+    return summary.get("status") == "completed" and summary.get("steps", 0) >= max_steps
+
+
 def git_commit() -> str | None:
     """The commit of the code, with `-dirty` when files differ from it; None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -4,63 +4,85 @@ import logging
 import signal
 import sys
 import traceback
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from minigpt.data.datamodule import TextDataModule
 from minigpt.runs.run import Run
 from minigpt.runs.slurm import requeue
+from minigpt.training.callbacks import find
+from minigpt.training.callbacks.checkpoint_callback import Checkpoints
+from minigpt.training.callbacks.graceful_stop import GracefulStop
+from minigpt.training.loggers import WandB
 from minigpt.training.module import LanguageModel
-from minigpt.training.processes import end_others
-from minigpt.training.report import Watch, announce, conclude, find_wandb
+from minigpt.training.processes import kill_other_ranks
+from minigpt.training.run_report import best_loss, log_run_end, log_run_start
 from minigpt.training.trainer import Trainer
 
 log = logging.getLogger("minigpt")
 
 
-def fit(trainer: Trainer, module: LanguageModel, data: Any, run: Run, config: dict[str, Any]) -> float | None:
-    """Train to `max_steps`, or on from the run's checkpoint; return the best validation loss.
+def fit(trainer: Trainer, module: LanguageModel, data: TextDataModule, run: Run) -> float | None:
+    """Train to `max_steps`, from the start or from the run's checkpoint; return the lowest validation loss.
 
     Ends the process with 130 after SIGINT, 143 after SIGTERM, 138 after SIGUSR1 in a Slurm job, which is requeued (a
     checkpoint is saved), and 1 after an error.
+
+    Raises:
+        ValueError: the run cannot begin, see `check_run`; nothing has been written then.
     """
-    trainer.run_directory = run.directory
-    watch = Watch(trainer)
+    check_run(trainer, module, data)
+    run.start(module.metadata["fingerprint"])
+    stop, wandb = find(trainer, GracefulStop), find(trainer, WandB)
+    assert stop is not None
     status, code, error = "completed", 0, None
     try:
         if run.directory is not None:
-            announce(trainer, module, data, run, config)
-        trainer.fit(module, datamodule=data, ckpt_path=run.checkpoint)
-        if watch.stop.received is not None:
-            status, code = "interrupted", 128 + watch.stop.received
-    except SystemExit as stop:  # what Lightning makes of a signal that comes before the first step, or twice
-        code = 143 if isinstance(stop, SIGTERMException) else 130
+            log_run_start(trainer, module, data, run)
+        trainer.fit(module, datamodule=data, ckpt_path=None if run.plan is None else run.plan.checkpoint)
+        if stop.received is not None:
+            status, code = "interrupted", 128 + stop.received
+    except SystemExit as exit:  # Lightning's answer to a signal before the first step, or to a second one
+        code = 143 if isinstance(exit, SIGTERMException) else 130
         status, error = "interrupted", "interrupted in the middle of a step"
     except Exception as failure:
-        status, code, error = "failed", 1, explain_failure(failure)
-        log.error("%s", traceback.format_exc())
-        if (advice := known_failure(failure, run)) is not None:
-            print(f"error: {advice}", file=sys.stderr)
-        else:
-            traceback.print_exc()
+        status, code, error = "failed", 1, first_line(failure)
+        report_failure(failure, run)
     if run.directory is not None:
         try:
-            conclude(trainer, module, data, run, config, watch, status, error)
+            log_run_end(trainer, module, data, run, status, error)
         except OSError as failure:  # the disk may be full; one line has said so by now
             if not code:
                 print(f"error: {known_failure(failure, run)}", file=sys.stderr)
             code = code or 1
-    if (wandb := find_wandb(trainer)) is not None:
+    if wandb is not None:
         wandb.finish(code)
     if status == "failed":
-        end_others(trainer)
-    if run.directory is not None and watch.stop.received == signal.SIGUSR1:
+        kill_other_ranks(trainer)
+    if run.directory is not None and stop.received == signal.SIGUSR1:
         print(requeue(), file=sys.stderr)
-    # Lightning kills the first process when another one leaves with an error, so those leave a clean stop with 0.
+    # Lightning kills the first process when another one exits with an error, so those exit with 0 after a clean stop.
     if code and (run.directory is not None or status == "failed"):
         sys.exit(code)
-    return watch.best()[0]
+    return best_loss(trainer)[0]
+
+
+def check_run(trainer: Trainer, module: LanguageModel, data: TextDataModule) -> None:
+    """Raises ValueError where the Trainer, the module, the data and the disk do not fit each other."""
+    data.check_divisible(trainer.world_size, trainer.accumulate_grad_batches)
+    module.check_trainer(trainer)
+    if (checkpoints := find(trainer, Checkpoints)) is not None:
+        checkpoints.check_space(module.checkpoint_bytes)
+
+
+def report_failure(failure: Exception, run: Run) -> None:
+    """Print one line for a failure that is no fault of the program, and the traceback of any other."""
+    log.error("%s", traceback.format_exc())
+    if (advice := known_failure(failure, run)) is not None:
+        print(f"error: {advice}", file=sys.stderr)
+    else:
+        traceback.print_exc()
 
 
 def known_failure(failure: Exception, run: Run) -> str | None:
@@ -74,6 +96,6 @@ def known_failure(failure: Exception, run: Run) -> str | None:
     return None
 
 
-def explain_failure(failure: BaseException) -> str:
-    """The first line of an error, with its kind."""
+def first_line(failure: BaseException) -> str:
+    """The first line of an error, with its class."""
     return f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else ''}"

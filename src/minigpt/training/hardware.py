@@ -1,4 +1,4 @@
-"""What a device could do at most, to say how much of it a run uses."""
+"""The peak floating-point throughput of a device, for model FLOPs utilization (MFU)."""
 
 import re
 import time
@@ -23,10 +23,10 @@ CUDA_BF16_PEAKS = {
 
 
 def peak_flops(device: torch.device, precision: str) -> tuple[float, str] | None:
-    """The most floating-point operations per second that matrix products reach on a device, and where that is from.
+    """The peak throughput [FLOP/s] of matrix products on a device, and its source.
 
-    A GPU's bfloat16 peak is its data sheet's. A CPU's is measured in a few hundredths of a second, since it depends on
-    clock and core count. None where neither is known.
+    A GPU's bfloat16 peak is from its data sheet. A CPU's is measured in a few hundredths of a second, since it depends
+    on clock and core count. None where neither is known.
     """
     if device.type == "cpu":
         dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
@@ -41,12 +41,12 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str] | None
 
 
 def measure_product(device: torch.device, dtype: torch.dtype, size: int = 1024, repeats: int = 8) -> float:
-    """FLOP/s of the fastest of a few square matrix products."""
+    """Throughput [FLOP/s] of the fastest of a few square matrix products."""
     a = torch.randn(size, size, device=device).to(dtype)
     b = torch.randn(size, size, device=device).to(dtype)
     fastest = float("inf")
     for _ in range(repeats):
         begin = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         fastest = min(fastest, time.perf_counter() - begin)
     return 2 * size**3 / fastest

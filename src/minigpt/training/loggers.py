@@ -1,4 +1,4 @@
-"""Where metrics go: a CSV file always, and Weights & Biases or TensorBoard beside it."""
+"""Where metrics are written: a CSV file, Weights & Biases, TensorBoard."""
 
 import csv
 import html
@@ -13,33 +13,30 @@ import urllib.request
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from minigpt.runs.directory import is_rank_zero
+from minigpt.runs.directory import METRICS, is_rank_zero
 from minigpt.runs.redaction import redact
 from minigpt.runs.run import Run
+from minigpt.runs.run_files import read_metrics, write_metrics
 
-PROBE_S = 1.5  # that a server has to show that it is there
-PATIENCE_S = 1.5  # that wandb may take to begin a run, and to end it: what is not uploaded by then lies on the disk
+PROBE_TIMEOUT_S = 1.5  # for a server to answer at all
+INIT_TIMEOUT_S = 1.5  # for wandb to begin a run, and to end it: what is not uploaded by then stays on the disk
 
 
 class CSVLogger(Logger):
-    """`metrics.csv`: a row a call, a column a metric, each row on the disk at once. A resumed run goes on in it.
+    """`metrics.csv`: one record per call, one column per metric, written at once. A resumed run continues it.
 
-    Lightning's own deletes the file of a run that is continued, and keeps a hundred rows in memory.
+    Lightning's own logger deletes the file of a run that is resumed, and keeps a hundred records in memory.
     """
 
     def __init__(self, *, run: Run) -> None:
         super().__init__()
-        self.path = (run.directory or Path(os.devnull)) / "metrics.csv"  # only rank 0 writes
+        self.path = (run.directory or Path(os.devnull)) / METRICS  # only rank 0 writes
         self.columns: list[str] = []
-        if self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.columns = next(csv.reader(file), [])
 
     @property
     def name(self) -> str:
@@ -50,39 +47,18 @@ class CSVLogger(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration stands in config.yaml."""
+        """Nothing: config.yaml has the configuration."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row = {"step": step, **metrics}
-        new = [name for name in row if name not in self.columns]
-        if new:
-            self.rewrite([*self.columns, *new], self.rows())
+        if not is_rank_zero():
+            return
+        record = {"step": step, **metrics}
+        if new := [name for name in record if name not in self.columns]:
+            records = read_metrics(self.path)  # none but for the first record of this process, or a new column
+            self.columns = list(dict.fromkeys((*(records[0] if records else ()), *self.columns, *new)))
+            write_metrics(self.path, self.columns, records)
         with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
-
-    @rank_zero_only
-    def cut(self, step: int) -> None:
-        """Drop the rows after `step`: a resumed run will write them again."""
-        if self.columns:
-            self.rewrite(self.columns, [row for row in self.rows() if int(row["step"]) <= step])
-
-    def rows(self) -> list[dict[str, str]]:
-        """What is in the file, as text."""
-        if not self.path.is_file():
-            return []
-        text = self.path.read_text(encoding="utf-8")
-        return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))  # a power cut may leave half a row
-
-    def rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        """Replace the file, whole."""
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, self.path)
-        self.columns = columns
+            csv.DictWriter(file, self.columns).writerow(record)
 
 
 class WandB(Logger):
@@ -92,7 +68,7 @@ class WandB(Logger):
 
     Args:
         run: what is logged; the W&B run has the name of its directory, and continues the one that it resumes.
-        mode: auto (online when a key exists and the server answers), online, offline or disabled.
+        mode: auto (online when a key exists and the server is_reachable), online, offline or disabled.
         project: the project's name there.
         save_dir: where the offline files of all runs lie side by side.
         group, job_type, tags: as in `wandb.init`; when None, its environment variables count.
@@ -102,15 +78,16 @@ class WandB(Logger):
         self,
         *,
         run: Run,
-        mode: str,
+        mode: Literal["auto", "online", "offline", "disabled"],
         project: str,
         save_dir: str,
         group: str | None = None,
         job_type: str | None = None,
-        tags: list[str] | None = None,
     ) -> None:
         super().__init__()
-        # Without this wandb stages artifact files under the home directory, where a copied run would miss them.
+        if set(project) & set("/\\#?%:"):
+            raise ValueError(f"logger.wandb.project={project!r} must have none of / \\ # ? % :")
+        # wandb has no setting for this. It would stage artifacts in the home directory, where a copied run misses them.
         os.environ.setdefault("WANDB_DATA_DIR", str(Path(save_dir).absolute()))
         self.mode = resolve_mode(mode) if is_rank_zero() else "disabled"
         self.wandb_run: Any = None
@@ -119,10 +96,10 @@ class WandB(Logger):
             "dir": save_dir,
             "name": run.directory.name if run.directory is not None else None,
             "config": redact(run.config),
-            "id": run.earlier.get("wandb_id") or secrets.token_hex(4),
+            "id": run.previous_summary.get("wandb_id") or secrets.token_hex(4),
             "group": group,
             "job_type": job_type,
-            "tags": tags,
+            "tags": run.config.get("tags") or None,
         }
 
     @property
@@ -146,11 +123,16 @@ class WandB(Logger):
         import wandb  # a third of a second that other loggers do not need
 
         Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
-        settings = wandb.Settings(console="off", silent=True, init_timeout=PATIENCE_S, finish_timeout=PATIENCE_S)
+        settings = wandb.Settings(
+            console="off",
+            silent=True,
+            init_timeout=INIT_TIMEOUT_S,
+            finish_timeout=INIT_TIMEOUT_S,
+            x_disable_meta=redact(sys.argv) != sys.argv,  # the metadata has the command line, and it has a secret
+        )
         begin = partial(
             wandb.init, resume="allow", reinit="finish_previous", settings=settings, **redact(self._options)
         )
-        typed, sys.argv = sys.argv, redact(sys.argv)  # wandb keeps the command line
         try:
             self.wandb_run = begin(mode=self.mode)
         except wandb.Error:
@@ -158,22 +140,21 @@ class WandB(Logger):
             wandb.teardown()  # its service still holds the run; this takes as long again
             print("W&B does not answer: this run is logged offline", file=sys.stderr)
             self.wandb_run = begin(mode=self.mode)
-        finally:
-            sys.argv = typed
         self.wandb_run.define_metric("step")
         self.wandb_run.define_metric("*", step_metric="step")
         self.wandb_run.define_metric("val/loss", step_metric="step", summary="min")
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration was given at the start."""
+        """Nothing: `start` has passed the configuration."""
 
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if not is_rank_zero():
+            return
         if self.wandb_run is None:
             self.start()
+        assert self.wandb_run is not None
         self.wandb_run.log({**metrics, "step": step})
 
-    @rank_zero_only
     def finish(self, exit_code: int) -> None:
         """Close the run here: left open, the next run of this process would go on in it."""
         if self.wandb_run is not None:
@@ -181,7 +162,7 @@ class WandB(Logger):
 
 
 def resolve_mode(mode: str) -> str:
-    """online or offline for `auto`: online only with a key and a server that answers soon.
+    """online or offline for `auto`: online only with a key and a server that is_reachable soon.
 
     wandb itself would wait 90 seconds for a server that does not answer, and then fail the run.
     """
@@ -192,17 +173,17 @@ def resolve_mode(mode: str) -> str:
     import wandb
 
     url = wandb.setup().settings.base_url
-    if not has_key(urlparse(url).hostname or ""):
+    if not has_api_key(urlparse(url).hostname or ""):
         return "offline"
     answer: list[bool] = []
-    probe = threading.Thread(target=lambda: answer.append(answers(url)), daemon=True)
+    probe = threading.Thread(target=lambda: answer.append(is_reachable(url)), daemon=True)
     probe.start()
-    probe.join(PROBE_S)  # looking up a name may take longer than any time-out of a connection
+    probe.join(PROBE_TIMEOUT_S)  # a name look-up may take longer than any time-out of a connection
     return "online" if any(answer) else "offline"
 
 
-def has_key(host: str) -> bool:
-    """Whether there is a key for a W&B server. `wandb.login` would know too, after five seconds without a network."""
+def has_api_key(host: str) -> bool:
+    """Whether there is a key for a W&B server. `wandb.login` knows too, but takes five seconds without a network."""
     if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
         return True
     places = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
@@ -213,10 +194,10 @@ def has_key(host: str) -> bool:
         return False
 
 
-def answers(url: str) -> bool:
-    """Whether a web server answers at all."""
+def is_reachable(url: str) -> bool:
+    """Whether a web server is_reachable at all."""
     try:
-        urllib.request.urlopen(url, timeout=PROBE_S).close()
+        urllib.request.urlopen(url, timeout=PROBE_TIMEOUT_S).close()
     except urllib.error.HTTPError:
         return True
     except (OSError, ValueError, http.client.HTTPException):
@@ -230,17 +211,16 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, *, run: Run) -> None:
         super().__init__(str(run.directory or ""), name="", version="tensorboard")
 
-    @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The configuration stands in config.yaml."""
+        """Nothing: config.yaml has the configuration."""
 
-    @rank_zero_only
     def save(self) -> None:
-        self.experiment.flush()
+        if is_rank_zero():
+            self.experiment.flush()
 
 
 def log_text(logger: Logger, name: str, text: str, step: int) -> None:
-    """Show a text in a logger that can."""
+    """Hand a text to a logger that can show it."""
     if isinstance(logger, WandB):
         import wandb
 

@@ -1,28 +1,29 @@
-"""The LightningModule: what one step does, how it is validated, and what a checkpoint needs to be read alone.
+"""The LightningModule: the training step, validation, and the metadata that makes a checkpoint self-contained.
 
-Shapes: B rows, T time, V vocabulary.
+Shapes: B sequences, T time, V vocabulary.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection, SumMetric
 
-from minigpt.data.blocks import mix
+from minigpt.data.datamodule import TextDataModule
 from minigpt.inference.scoring import bits_per_character
 from minigpt.model.gpt import Block
 from minigpt.model.objectives import NextToken
 from minigpt.training.optimizers import Muon, parameter_groups
+from minigpt.training.seeding import seed_generator
 
 Batch = tuple[Tensor, Tensor]
 SUMS = ("loss", "correct", "count")  # what an objective's `score` returns
@@ -34,12 +35,19 @@ class LanguageModel(lightning.LightningModule):
     Args:
         model: the network; it knows nothing of training.
         optimizer: constructor that takes `parameter_groups`.
-        scheduler: function of (step, total_steps) from `minigpt.training.schedules`.
-        objective: from `minigpt.model.objectives`.
-        seed: names the dropout masks of each step.
+        scheduler: function of (step, total_steps), such as those of `minigpt.training.schedules`.
+        objective: the loss, from `minigpt.model.objectives`.
+        seed: of the dropout masks of each step.
         compile: compile the network with its loss, and on CUDA Muon's products, with torch.compile.
-        tokens_per_character: what turns nats per token into bits per character.
-        description: plain data that goes into each checkpoint, from which `minigpt.inference.load` rebuilds the model.
+        tokens_per_character: factor from nats per token to nats per character.
+        metadata: plain data for each checkpoint, from which `minigpt.inference.load` rebuilds the model; see
+            `checkpoint_metadata`.
+
+    Attributes:
+        grad_norm: the norm of all gradients of the newest step before clipping; None before the first step.
+
+    Raises:
+        ValueError: the optimizer or the schedule refuses an option.
     """
 
     def __init__(
@@ -52,7 +60,7 @@ class LanguageModel(lightning.LightningModule):
         seed: int,
         compile: bool = False,
         tokens_per_character: float = 1.0,
-        description: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -61,29 +69,29 @@ class LanguageModel(lightning.LightningModule):
         self.objective = objective
         self.seed = seed
         self.tokens_per_character = tokens_per_character
-        self.description = description or {}
+        self.metadata = metadata or {}
         self.grad_norm: Tensor | None = None
         # Sums, since torchmetrics 1.9's MeanMetric forgets its weights when it does not look for NaN.
         self.val_sums = MetricCollection({name: SumMetric(nan_strategy="disable") for name in SUMS})
         self.compiled = compile
         self.loss, self.score = objective.loss, objective.score
         if compile:
-            # Functions and not the model, which draws samples too: their shapes change with each token.
+            # Functions and not the model, which generates samples too: their shapes change with each token.
             self.loss, self.score = torch.compile(objective.loss), torch.compile(objective.score)
-        optimizer(parameter_groups(model))  # an option that it refuses is better refused before a run begins
+        optimizer(parameter_groups(model))  # what it refuses is better refused before a run begins
         scheduler(0, total_steps=1)
 
-    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         loss, reported = self.loss(self.model, *batch)
         return {"loss": loss, "reported": reported.detach()}
 
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """Draw each micro-batch's dropout from (seed, step, micro-step, device), so that a resumed run repeats it."""
-        micro_step = batch_index % self.trainer.accumulate_grad_batches
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed each micro-batch's dropout by (seed, step, micro-step, rank), so that a resumed run repeats it."""
+        micro_step = batch_idx % self.trainer.accumulate_grad_batches
         key = (self.global_step * self.trainer.accumulate_grad_batches + micro_step) * self.trainer.world_size
         seed_generator(self.device, key + self.global_rank, self.seed)
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         for name, value in zip(SUMS, self.score(self.model, *batch), strict=True):
             self.val_sums[name].update(value)
 
@@ -99,7 +107,7 @@ class LanguageModel(lightning.LightningModule):
         self.log_dict(metrics, logger=False)  # for early stopping; the Metrics callback writes all metrics
         self.val_sums.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(parameter_groups(self.model))
         if isinstance(optimizer, Muon):
             optimizer.low_precision = self.trainer.precision.startswith("bf16")
@@ -110,12 +118,13 @@ class LanguageModel(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_factor(self, step: int) -> float:
-        """What the schedule multiplies the learning rates by at a step."""
+        """The factor of the schedule for the learning rates of a step."""
         return self.scheduler(step, total_steps=self.trainer.max_steps)
 
     def on_train_start(self) -> None:
-        """Take learning rates from the configuration: a resumed optimizer brings those of the run as it was before."""
+        """Take learning rates from the configuration: the state of a resumed optimizer has those of the run before."""
         schedule = self.lr_schedulers()
+        assert isinstance(schedule, LambdaLR)
         schedule.base_lrs = self.peak_lrs
         for group, peak in zip(self.trainer.optimizers[0].param_groups, self.peak_lrs, strict=True):
             group["initial_lr"], group["lr"] = peak, peak * self.lr_factor(self.global_step)
@@ -126,34 +135,34 @@ class LanguageModel(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of all gradients together, and keep what it was before.
+        """Clip the norm of all gradients together, and keep its value before clipping.
 
-        Lightning's own clipping refuses fused optimizers under mixed precision, though bfloat16 has no gradient
-        scaling that could come in between.
+        Lightning's own clipping refuses fused optimizers under mixed precision, though bfloat16 needs no gradient
+        scaling.
         """
         if gradient_clip_val is None:
             self.grad_norm = nn.utils.get_total_norm(p.grad for p in self.model.parameters() if p.grad is not None)
         else:
             self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
-        # A scaler of 16-mixed expects infinite gradients now and then, and skips them itself.
+        # The scaler of 16-mixed expects infinite gradients now and then, and skips those steps itself.
         if self.trainer.scaler is not None:
             return
-        if self.device.type == "cpu" or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            # A look at the number makes a GPU wait, so there it is taken in the steps in which the metrics are.
+        if self.device.type == "cpu" or is_logged(self.trainer, self.global_step + 1):
+            # Reading the number synchronizes a GPU, so it is read in the steps in which metrics are read anyway.
             self.refuse_non_finite()
 
     def refuse_non_finite(self) -> None:
-        """Stop before an update that would destroy the weights, or before they are saved.
+        """Abort the run before an optimizer step that would destroy the weights, or before they are saved.
 
         Raises:
-            FloatingPointError: the newest gradient is infinite or not a number.
+            FloatingPointError: the norm of the newest gradient is not finite.
         """
-        norm = 0.0 if self.grad_norm is None else whole(self.grad_norm).item()
+        norm = 0.0 if self.grad_norm is None else full_tensor(self.grad_norm).item()
         if not math.isfinite(norm):
             lr = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise FloatingPointError(
                 f"the gradient norm is {norm} at step {self.global_step + 1}, with a learning rate of {lr:.3g}; "
-                f"the last checkpoint is sound. Try a lower optimizer.lr or trainer.gradient_clip_val=1"
+                f"the last checkpoint is intact. Try a lower optimizer.lr or trainer.gradient_clip_val=1"
             )
 
     def configure_model(self) -> None:
@@ -165,51 +174,67 @@ class LanguageModel(lightning.LightningModule):
             fully_shard(block, mesh=mesh["data_parallel"])
         fully_shard(self.model, mesh=mesh["data_parallel"])
 
+    def check_trainer(self, trainer: lightning.Trainer) -> None:
+        """Raises ValueError for a precision that does not work with the optimizer."""
+        optimizer = self.optimizer(parameter_groups(self.model))
+        if trainer.precision == "16-mixed" and optimizer.defaults.get("fused"):
+            # A fused optimizer unscales the gradients in its step, after they were clipped.
+            raise ValueError("precision=16-mixed does not work with a fused optimizer: add optimizer.fused=false")
+
     @property
     def checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes: the weights, for each up to two numbers of the optimizer, and the buffers."""
+        """Estimated size of a checkpoint: weights, up to two numbers of optimizer state for each, and buffers."""
         weights, buffers = (sum(t.nbytes for t in ts) for ts in (self.model.parameters(), self.model.buffers()))
         return 3 * weights + buffers
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["minigpt"] = self.description
+        checkpoint["minigpt"] = self.metadata | {"precision": self.trainer.precision}
 
 
-def describe(config: dict[str, Any], data: Any, precision: str) -> dict[str, Any]:
-    """What a checkpoint says of itself besides the weights: plain data alone, see `minigpt.inference.load`.
+def checkpoint_metadata(config: Mapping[str, Any], data: TextDataModule) -> dict[str, Any]:
+    """Plain data that makes a checkpoint self-contained: model, objective, tokenizer, text and fingerprint.
 
-    Its fingerprint is all that must stay the same for a resumed run to be the same run; how many devices compute it, in
+    A checkpoint has the precision beside them, which the Trainer knows.
+
+    The fingerprint is all that must stay the same for a resumed run to be the same run; how many devices compute it, in
     which precision and for how long may change.
     """
     tokenizer = data.corpus.tokenizer.state()
     digest = hashlib.sha256(json.dumps(tokenizer).encode()).hexdigest()
     text = {"path": data.path, "sha256": data.corpus.text_sha256, "val_fraction": data.val_fraction}
-    rows = {k: v for k, v in config["data"].items() if k not in ("data_dir", "path", "url", "val_tokens_per_batch")}
-    # Lightning counts micro-batches, so a resumed run must cut its steps as before.
-    rows["accumulate_grad_batches"] = config["trainer"]["accumulate_grad_batches"]
-    same = {part: config[part] for part in ("seed", "model", "objective", "optimizer", "scheduler")}
-    same |= {"data": rows, "text": text["sha256"], "tokenizer": {"kind": tokenizer["kind"], "sha256": digest}}
+    free = ("data_dir", "path", "url", "val_tokens_per_batch")
+    sequences = {key: value for key, value in config["data"].items() if key not in free}
+    # Lightning counts micro-batches, so a resumed run must split its steps as before.
+    sequences["accumulate_grad_batches"] = config["trainer"]["accumulate_grad_batches"]
+    fingerprint = {name: config[name] for name in ("seed", "model", "objective", "optimizer", "scheduler")}
+    fingerprint |= {"data": sequences, "text": text["sha256"]}
+    fingerprint |= {"tokenizer": {"kind": tokenizer["kind"], "sha256": digest}}
     return {
-        "fingerprint": same,
+        "fingerprint": fingerprint,
         "model": config["model"],
         "objective": config["objective"],
         "tokenizer": tokenizer,
-        "precision": precision,
         "text": text | {"val_batch_size": data.val_batch_size, "block_size": data.block_size},
     }
 
 
-def whole(value: Tensor) -> Tensor:
-    """A sharded tensor as a whole one; a whole one as it is."""
+def get_datamodule(trainer: lightning.Trainer) -> TextDataModule:
+    """The data of a run; Lightning keeps it without a type."""
+    data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+    assert isinstance(data, TextDataModule)
+    return data
+
+
+def is_logged(trainer: lightning.Trainer, step: int) -> bool:
+    """Whether the metrics of a step are read, for which a GPU has to synchronize."""
+    return step % trainer.log_every_n_steps == 0  # pyright: ignore[reportAttributeAccessIssue]  # set by a connector
+
+
+def optimizer_step_is_done(trainer: lightning.Trainer, batch_idx: int) -> bool:
+    """Whether the micro-batch that has just ended was the last one of its optimizer step."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
+def full_tensor(value: Tensor) -> Tensor:
+    """A sharded tensor gathered from all ranks; any other as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def seed_generator(device: torch.device, key: int, seed: int) -> None:
-    """Seed the device's random generator alone: `torch.manual_seed` visits every backend, which costs a step time."""
-    value = int(mix(seed, np.array([key], dtype=np.uint64), 1)[0])
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(value)
-    elif device.type == "mps":
-        torch.mps.manual_seed(value)
-    else:
-        torch.default_generator.manual_seed(value)

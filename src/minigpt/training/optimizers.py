@@ -1,4 +1,4 @@
-"""Which parameters are trained how, and Muon.
+"""Parameter groups by role, and Muon.
 
 Shapes: N matrices stacked, R rows, C columns.
 """
@@ -6,21 +6,24 @@ Shapes: N matrices stacked, R rows, C columns.
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
+
+from minigpt.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
 
 HIDDEN, EMBEDDING, VECTOR = "hidden", "embedding", "vector"
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """The model's parameters in three groups, named by their `role`; empty groups are left out.
+    """The model's parameters in three groups, named by their `role`; empty groups are omitted.
 
     "hidden": matrices inside the model. "embedding": token and position tables and the head, whose rows belong to
-    tokens or positions. "vector": gains and biases, which are never decayed: shrinking them regularises nothing.
+    tokens or positions. "vector": norm weights and biases, which have no weight decay: it would regularize nothing.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     tables |= {id(p) for name, p in model.named_parameters() if name.endswith("head.weight")}
@@ -33,35 +36,36 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for hidden matrices, AdamW for all else, as one optimizer, so that automatic optimization works.
+    """Muon for hidden matrices and AdamW for all others as one optimizer, so that automatic optimization works.
 
-    Muon replaces the momentum of a matrix by the nearest matrix with all singular values near 1 and steps by it,
-    scaled by sqrt(max(1, R / C)) (Jordan et al., "Muon", 2024). Weight decay is decoupled for both.
+    Muon replaces the momentum of a matrix by the nearest matrix whose singular values are all near 1, scaled by
+    sqrt(max(1, R / C)) (Jordan et al., "Muon", 2024, https://kellerjordan.github.io/posts/muon). Weight decay is
+    decoupled for both.
 
     Args:
         params: groups of `parameter_groups`; those of role "hidden" get Muon.
-        lr: of the hidden matrices.
+        lr: learning rate of the hidden matrices.
         momentum: Nesterov momentum of the hidden matrices.
-        adamw_lr: of all else; a schedule scales both.
+        adamw_lr: learning rate of all others; a schedule scales both.
         betas, eps: of AdamW.
         weight_decay: per step, times the learning rate.
-        iterations: how many polynomials the orthogonalisation has; see `polar_polynomials`.
+        iterations: number of polynomials of the orthogonalization; see `polar_polynomials`.
 
     Attributes:
-        low_precision: whether the orthogonalisation's products are done in bfloat16.
+        low_precision: whether the matrix products of the orthogonalization are computed in bfloat16.
     """
 
     def __init__(
         self,
         params: Iterable[dict[str, Any]],
         *,
-        lr: float,
-        momentum: float,
-        adamw_lr: float,
-        weight_decay: float,
+        lr: PositiveFloat,
+        momentum: Annotated[float, Ge(0), Lt(1)],
+        adamw_lr: PositiveFloat,
+        weight_decay: NonNegativeFloat,
         betas: tuple[float, float] = (0.9, 0.95),
-        eps: float = 1e-10,
-        iterations: int = 3,
+        eps: PositiveFloat = 1e-10,
+        iterations: PositiveInt = 3,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -79,7 +83,7 @@ class Muon(torch.optim.Optimizer):
                 group["lr"] = adamw_lr
 
     def compile(self) -> None:
-        """Compile the orthogonalisation: dozens of small operations for each shape of matrices."""
+        """Compile the orthogonalization: dozens of small operations for each shape of matrices."""
         self.orthogonalize = torch.compile(orthogonalize, dynamic=False)
 
     @torch.no_grad()
@@ -97,26 +101,27 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def step_muon(self, group: dict[str, Any]) -> None:
-        """Matrices of one shape are orthogonalised together: few large products instead of many small ones."""
-        by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+        """Orthogonalize matrices of one shape together: few large products instead of many small ones."""
+        by_shape: dict[torch.Size, list[Tensor]] = {}
         for parameter in group["params"]:
             if parameter.grad is not None:
                 by_shape.setdefault(parameter.shape, []).append(parameter)
         for shape, parameters in by_shape.items():
-            gradients = [p.grad for p in parameters]
+            gradients = [p.grad for p in parameters if p.grad is not None]
             buffers = []
             for p in parameters:
                 if not self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(p)
                 buffers.append(self.state[p]["momentum"])
-            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-            nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])
+            # torch has no public operation on lists of tensors; on a CPU and on a GPU they save a call per tensor.
+            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+            nesterov = torch._foreach_lerp(gradients, buffers, group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
             stacked = torch.stack(nesterov)
             stacked = stacked.bfloat16() if self.low_precision else stacked
             updates = self.orthogonalize(stacked, polar_polynomials(group["iterations"]))
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"] * scale)
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-group["lr"] * scale)  # pyright: ignore[reportPrivateImportUsage]
 
     def step_adamw(self, group: dict[str, Any]) -> None:
         """torch's own AdamW on one group."""
@@ -149,9 +154,9 @@ Polynomial = tuple[float, float, float]  # a x + b x^3 + c x^5
 
 
 def orthogonalize(matrices: Tensor, polynomials: list[Polynomial]) -> Tensor:
-    """The nearest semi-orthogonal matrices, roughly, [N, R, C]: their singular values go through the polynomials.
+    """Approximate the nearest semi-orthogonal matrices [N, R, C] by polynomials of the singular values.
 
-    X <- a X + (b A + c A^2) X with A = X X^T, which bfloat16 is good enough for, does that to all of them at once.
+    X <- a X + (b A + c A^2) X with A = X X^T applies a polynomial to all singular values at once; bfloat16 suffices.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
@@ -164,11 +169,11 @@ def orthogonalize(matrices: Tensor, polynomials: list[Polynomial]) -> Tensor:
 
 @functools.lru_cache
 def polar_polynomials(count: int, smallest: float = 0.003) -> list[Polynomial]:
-    """The `count` polynomials that, one after the other, bring [smallest, 1] nearest to 1.
+    """The `count` polynomials whose composition maps [smallest, 1] closest to 1.
 
-    Each is the best for the interval that those before it leave (Polar Express, arXiv 2505.16932, algorithm 1). Three
-    bring it to 0.35 .. 1.65, five to 0.995 .. 1.005. That small singular values grow matters more than that all end
-    at 1: three of these train as well as five iterations of Jordan's, long runs at a lower rate (docs/notebook.md).
+    Each is optimal for the interval that those before it leave (Polar Express, arXiv 2505.16932, algorithm 1). Three
+    map it to 0.35 .. 1.65, five to 0.995 .. 1.005. Growing small singular values matters more than ending at exactly 1:
+    three of these train as well as five of Jordan's iterations, long runs at a lower learning rate (docs/notebook.md).
     """
     polynomials: list[Polynomial] = []
     low, high = smallest, 1.0
@@ -181,13 +186,14 @@ def polar_polynomials(count: int, smallest: float = 0.003) -> list[Polynomial]:
 
 
 def best_polynomial(low: float, high: float) -> Polynomial:
-    """The one that stays nearest to 1 on [low, high], found by Remez' exchange algorithm.
+    """The odd polynomial of degree 5 that stays closest to 1 on [low, high], by the Remez exchange algorithm.
 
-    The error of the best one alternates between its two extremes at both ends of the interval and at two points within.
+    The error of the optimum alternates between its extremes at both ends of the interval and at two points within.
     """
-    if low > 0.9 * high:  # too narrow for the exchange; here Newton-Schulz is as good
+    if low > 0.9 * high:  # too narrow for the exchange; Newton-Schulz is as good here
         return 15 / 8 / high, -10 / 8 / high**3, 3 / 8 / high**5
     left, right = (3 * low + high) / 4, (low + 3 * high) / 4
+    a = b = c = 0.0
     for _ in range(100):
         rows = [[x, x**3, x**5, sign] for x, sign in zip((low, left, right, high), (1, -1, 1, -1), strict=True)]
         a, b, c, _ = np.linalg.solve(rows, np.ones(4)).tolist()

@@ -1,4 +1,4 @@
-"""What a run shows on the terminal; one console, so that the progress bar and everything else share the screen."""
+"""The output of a run on the terminal; one console, so that the progress bar and all else share the screen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.tree import Tree
 from torch import nn
 
-from minigpt.model.gpt import count_active_parameters, count_parameters
+from minigpt.model.size import count_active_parameters, count_parameters
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -25,7 +25,7 @@ def show_config(config: Mapping[str, Any]) -> None:
 
 
 def grow(tree: Tree, config: Mapping[str, Any]) -> None:
-    """Hang a mapping's entries on a tree: plain values on one line, then a branch for each part."""
+    """Add a mapping to a tree: plain values on one line, then a branch for each component."""
     plain = {k: v for k, v in config.items() if not isinstance(v, Mapping) and not k.startswith("_")}
     if plain:
         tree.add("  ".join(f"{k}=[cyan]{escape(str(v))}[/]" for k, v in plain.items()))
@@ -36,32 +36,32 @@ def grow(tree: Tree, config: Mapping[str, Any]) -> None:
 
 
 def show_model(model: nn.Module, flops_per_token: int) -> None:
-    """The model's parts and their sizes."""
+    """The submodules of a model and their sizes."""
     table = Table(box=None, pad_edge=False)
     table.add_column(type(model).__name__, style="bold")
     table.add_column("parameters", justify="right")
-    for name, part in model.named_children():
-        size = count_parameters(part)
+    for name, module in model.named_children():
+        size = count_parameters(module)
         if size:
-            repeats = f" ({len(part)} x {count_parameters(part[0]):,})" if isinstance(part, nn.ModuleList) else ""
+            repeats = f" ({len(module)} x {count_parameters(module[0]):,})" if isinstance(module, nn.ModuleList) else ""
             table.add_row(f"  {name}{repeats}", f"{size:,}")
-    every, active = count_parameters(model), count_active_parameters(model)
-    table.add_row("  in all (tied weights once)", f"{every:,}")
-    if active < every:
-        table.add_row("  of these, used by each token", f"{active:,}")
+    total, active = count_parameters(model), count_active_parameters(model)
+    table.add_row("  total (tied weights once)", f"{total:,}")
+    if active < total:
+        table.add_row("  active for each token", f"{active:,}")
     table.add_row("  floating-point operations per trained token", f"{flops_per_token:,}")
     console.print(table)
 
 
 def show_end(status: str, lines: list[str]) -> None:
-    """What came of a run. Long lines are left whole, so that commands can be copied."""
+    """The result of a run. Long lines are not wrapped, so that commands can be copied."""
     console.rule(f"[bold]{status}", style="green" if status == "completed" else "yellow")
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
     console.rule(style="green" if status == "completed" else "yellow")
 
 
-def show_notice(notice: str | None) -> None:
-    """What must not be overlooked, in a box."""
-    if notice is not None:
-        console.print(Panel.fit(notice, border_style="yellow"))
+def show_warning(warning: str | None) -> None:
+    """A warning in a box."""
+    if warning is not None:
+        console.print(Panel.fit(warning, border_style="yellow"))

@@ -1,4 +1,4 @@
-"""Text to token ids and back, without loss; one file per kind."""
+"""Lossless tokenizers, one module each."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ KINDS = {cls.kind: cls for cls in (CharTokenizer, ByteTokenizer, BPETokenizer, W
 
 
 def load_tokenizer(state: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that `Tokenizer.state` described. The state may be anybody's: it is data, nothing of it is run.
+    """Rebuild a tokenizer from its `Tokenizer.state`. Nothing in the state is executed.
 
     Raises:
-        ValueError: for a kind that this version does not know, or a state that no tokenizer has.
+        ValueError: this version does not know the kind, or the state is not that of a tokenizer.
     """
     kind = state.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
@@ -26,6 +26,6 @@ def load_tokenizer(state: dict[str, Any]) -> Tokenizer:
         if not tokenizer.tokens:
             raise ValueError("it has no tokens")
         return tokenizer
-    except Exception as error:  # what data of any form makes the constructors and the library raise
+    except Exception as error:  # invalid data makes the constructors and the library raise any kind of error
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the {kind} tokenizer of the checkpoint is damaged: {message}") from error

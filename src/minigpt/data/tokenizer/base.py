@@ -1,4 +1,4 @@
-"""What all tokenizers share."""
+"""The base class of tokenizers."""
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,15 +8,15 @@ import numpy as np
 
 
 class Tokenizer:
-    """Text to token ids and back: `decode(encode(text)) == text`.
+    """Converts text to token ids and back: `decode(encode(text)) == text`.
 
-    Its constructor takes the options of the configuration, and what training finds; `state` is the constructor's
-    arguments, so that a tokenizer before its training is named by its options, and one after it can be made again.
+    The arguments of a constructor are the options of the configuration, and the vocabulary that training finds. `state`
+    returns these arguments, so it names an untrained tokenizer by its options, and rebuilds a trained one.
 
     Attributes:
-        kind: what it is called in a checkpoint.
-        tokens: the UTF-8 bytes of each id, which may be a part of a character; none before training.
-        characters: those that it can encode; None for all.
+        kind: name of the tokenizer in a checkpoint.
+        tokens: UTF-8 bytes of each id, which may be a part of a character; empty before training.
+        characters: characters that can be encoded; None for all.
     """
 
     kind: ClassVar[str]
@@ -32,50 +32,58 @@ class Tokenizer:
         """The smallest integer type that holds every id."""
         return np.dtype(np.min_scalar_type(max(self.vocab_size - 1, 0)))
 
+    def check_untrained(self) -> None:
+        """Raise ValueError if this tokenizer has a vocabulary, which training on a text would replace."""
+        if self.tokens:
+            raise ValueError(
+                f"the {self.kind} tokenizer learns its vocabulary from the text: leave data.tokenizer.characters, "
+                f"data.tokenizer.merges and data.tokenizer.pieces out"
+            )
+
     def train(self, characters: str, pieces: Iterable[str]) -> Self:
-        """The tokenizer of a text.
+        """Return the tokenizer of a text.
 
         Args:
-            characters: those of the whole text, each once.
-            pieces: the text's training part.
+            characters: the characters of the whole text, each once.
+            pieces: the training split of the text.
 
         Raises:
-            ValueError: the text does not give what the options ask for.
+            ValueError: the options do not fit the text.
         """
         raise NotImplementedError
 
     def encode(self, text: str) -> np.ndarray:
-        """Token ids [tokens of the text].
+        """Return the token ids [number of tokens] of a text.
 
         Raises:
-            ValueError: names the characters that are not in the vocabulary.
+            ValueError: the text has characters outside the vocabulary, which the message names.
         """
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: plain data, read by `load_tokenizer`."""
+        """Return plain data for a checkpoint, from which `load_tokenizer` rebuilds the tokenizer."""
         raise NotImplementedError
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids; bytes that are no UTF-8, which a model may well draw, become U+FFFD."""
+        """Return the text of token ids. Bytes that are not valid UTF-8, which a model may generate, become U+FFFD."""
         return "".join(self.stream(ids))
 
     def stream(self, ids: Iterable[int]) -> Iterator[str]:
-        """The text of token ids as they come: the bytes of a character are held back until it is whole."""
+        """Yield the text of token ids one by one. The bytes of a character are held back until it is complete."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for token in ids:
             yield decoder.decode(self.tokens[token])
         yield decoder.decode(b"", final=True)
 
     def known(self, text: str) -> str:
-        """The text without the characters that cannot be encoded."""
+        """Return the text without the characters that cannot be encoded."""
         return text if self.characters is None else "".join(c for c in text if c in self.characters)
 
-    def refuse_strangers(self, text: str) -> None:
-        """Raises ValueError when a text has characters that cannot be encoded."""
-        text.encode()  # half a surrogate pair, which no UTF-8 text has
-        if self.characters is not None and (strangers := sorted(set(text) - set(self.characters))):
+    def check_vocabulary(self, text: str) -> None:
+        """Raise ValueError if a text has characters that cannot be encoded."""
+        text.encode()  # refuses lone surrogates, which no UTF-8 text has
+        if self.characters is not None and (unknown := sorted(set(text) - set(self.characters))):
             raise ValueError(
-                f"characters outside the vocabulary: {' '.join(map(repr, strangers[:10]))}; "
+                f"characters outside the vocabulary: {' '.join(map(repr, unknown[:10]))}; "
                 f"the model knows {self.characters!r}"
             )

@@ -2,35 +2,40 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Le
 
 from minigpt.data.tokenizer.subword import MIN_FREQUENCY, SubwordTokenizer
 
+if TYPE_CHECKING:  # imported where it is used: most runs need no subwords
+    from tokenizers.pre_tokenizers import PreTokenizer
+
 
 def byte_letters() -> list[str]:
-    """The letter that the library writes for each byte: printable Latin-1 for itself, U+0100 and up for the others."""
+    """Return the letter by which the library writes each byte: printable Latin-1 as it is, U+0100 and up otherwise."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 class BPETokenizer(SubwordTokenizer):
-    """Byte-level BPE: the 256 bytes, and the most frequent pair of tokens merged again and again.
+    """Byte-level BPE: starts from the 256 bytes and repeatedly merges the most frequent pair of tokens.
 
     Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (arXiv 1508.07909, section 3.2), on
-    bytes as in GPT-2 (Radford et al., 2019, section 2.2): so there is no text that it cannot encode.
+    bytes as in GPT-2 (Radford et al., 2019, section 2.2), so any text can be encoded.
 
     Args:
-        vocab_size: the 256 bytes and the merges.
-        merges: what training found, in order, each as its two parts with a blank between them.
+        vocab_size: number of tokens: the 256 bytes and the merges.
+        merges: the merges in order, found by training, each as its two parts separated by a blank.
 
     Raises:
-        ValueError: there is no room for a merge.
+        ValueError: `vocab_size` leaves no room for a merge.
     """
 
     kind = "bpe"
 
-    def __init__(self, *, vocab_size: int, merges: Sequence[str] = ()) -> None:
+    def __init__(self, *, vocab_size: Annotated[int, Ge(2), Le(1_000_000)], merges: Sequence[str] = ()) -> None:
         if vocab_size <= 256:
             raise ValueError(f"data.tokenizer.vocab_size={vocab_size} must be at least 257: BPE begins with 256 bytes")
         self.merges = list(merges)
@@ -40,13 +45,13 @@ class BPETokenizer(SubwordTokenizer):
 
             letters = byte_letters()
             byte_of = {letter: byte for byte, letter in enumerate(letters)}
-            pairs = [tuple(merge.split(" ")) for merge in self.merges]
+            pairs = [split_merge(merge) for merge in self.merges]
             names = list(dict.fromkeys([*letters, *map("".join, pairs)]))  # two pairs may make the same token
             model = BPE({name: token for token, name in enumerate(names)}, pairs)
             tokens = [bytes(byte_of[letter] for letter in name) for name in names]
         super().__init__(vocab_size, model, tokens)
 
-    def letters(self) -> list[Any]:
+    def extra_pre_tokenizers(self) -> "list[PreTokenizer]":
         from tokenizers.pre_tokenizers import ByteLevel
 
         return [ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -55,10 +60,27 @@ class BPETokenizer(SubwordTokenizer):
         from tokenizers.models import BPE
         from tokenizers.trainers import BpeTrainer
 
-        options = {"vocab_size": self.size, "min_frequency": MIN_FREQUENCY, "show_progress": False}
-        trained = self.learn(BPE(), BpeTrainer(initial_alphabet=byte_letters(), **options), pieces)
+        trainer = BpeTrainer(
+            vocab_size=self.size,
+            min_frequency=MIN_FREQUENCY,
+            show_progress=False,
+            initial_alphabet=byte_letters(),
+        )
+        trained = self.train_pipeline(BPE(), trainer, pieces)
         merges = json.loads(trained.to_str())["model"]["merges"]
         return BPETokenizer(vocab_size=self.size, merges=[" ".join(pair) for pair in merges])
 
     def state(self) -> dict[str, Any]:
         return {"kind": self.kind, "vocab_size": self.size, "merges": self.merges}
+
+
+def split_merge(merge: str) -> tuple[str, str]:
+    """Return the two parts of a merge.
+
+    Raises:
+        ValueError: it does not have two parts.
+    """
+    first, blank, second = merge.partition(" ")
+    if not blank or " " in second:
+        raise ValueError(f"the merge {merge!r} must have two parts")
+    return first, second

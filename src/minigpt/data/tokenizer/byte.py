@@ -1,7 +1,7 @@
-"""Bytes."""
+"""Byte tokenizer."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,7 +14,10 @@ class ByteTokenizer(Tokenizer):
     kind = "byte"
     tokens = tuple(bytes([value]) for value in range(256))
 
-    def train(self, characters: str, pieces: Iterable[str]) -> "ByteTokenizer":
+    def check_untrained(self) -> None:
+        """Do nothing: the vocabulary is fixed."""
+
+    def train(self, characters: str, pieces: Iterable[str]) -> Self:
         return self
 
     def encode(self, text: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Characters."""
+"""Character tokenizer."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,10 +9,10 @@ from minigpt.data.tokenizer.base import Tokenizer
 
 
 class CharTokenizer(Tokenizer):
-    """One token per character; ids in the order of the code points.
+    """One token per character; ids are in the order of the code points.
 
     Args:
-        characters: the vocabulary, each character once.
+        characters: the vocabulary, found by training.
     """
 
     kind = "char"
@@ -27,9 +27,9 @@ class CharTokenizer(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-        ids = np.minimum(np.searchsorted(self._codes, codes), max(len(self.characters) - 1, 0))
-        if len(codes) and (not self.characters or (self._codes[ids] != codes).any()):
-            self.refuse_strangers(text)
+        ids = np.minimum(np.searchsorted(self._codes, codes), max(len(self.tokens) - 1, 0))
+        if len(codes) and (not self.tokens or (self._codes[ids] != codes).any()):
+            self.check_vocabulary(text)
         return ids.astype(self.dtype)
 
     def state(self) -> dict[str, Any]:

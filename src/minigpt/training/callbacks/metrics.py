@@ -1,29 +1,31 @@
-"""Measure a run: losses, gradient norm, speed. Writes every metric to every logger."""
+"""Measure a run (losses, gradient norm, speed) and write every metric to every logger."""
 
 import logging
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from minigpt.model.gpt import flops_per_token
+from minigpt.model.size import flops_per_token
 from minigpt.training.hardware import peak_flops
-from minigpt.training.module import whole
+from minigpt.training.module import LanguageModel, full_tensor, get_datamodule, is_logged, optimizer_step_is_done
 
 log = logging.getLogger("minigpt")
 
 
 class Metrics(Callback):
-    """Collects on the device and looks only every `log_every_n_steps` steps, so that a GPU is never made to wait.
+    """Collects on the device and reads only every `log_every_n_steps` steps, so that a GPU rarely has to synchronize.
 
     Attributes:
         train_s: seconds spent in training steps, without validation and what follows it (samples, saving the best).
-        loss, tokens_per_s: of the newest steps that were looked at.
-        val: the newest validation's metrics.
+        loss, tokens_per_s: of the newest steps that were read.
+        val: the metrics of the newest validation.
     """
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class Metrics(Callback):
         self.tokens_per_s: float | None = None
         self.peak_name: str | None = None
         self._peak: float | None = None
+        self._flops = 0
         self._lr = 0.0
         self._loss: Tensor | float = 0.0
         self._steps = 0
@@ -48,24 +51,26 @@ class Metrics(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         peak = peak_flops(pl_module.device, trainer.precision)
         self._peak, self.peak_name = peak if peak is not None else (None, None)
-        self._flops = flops_per_token(pl_module.model, trainer.datamodule.block_size)
+        assert isinstance(pl_module, LanguageModel)
+        self._flops = flops_per_token(pl_module.model, get_datamodule(trainer).block_size)
         self._mark = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._pause is not None:  # validation, and all that callbacks do after it, is over
+        if self._pause is not None:  # a validation, and what callbacks do after it, is over
             self._mark += time.perf_counter() - self._pause
             self._pause = None
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(outputs, Mapping)  # see `LanguageModel.training_step`
         self._loss = self._loss + outputs["reported"] / trainer.accumulate_grad_batches
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not optimizer_step_is_done(trainer, batch_idx):
             return
         self._steps += 1
         step = trainer.global_step
-        if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps or trainer.should_stop:
+        if is_logged(trainer, step) or step == trainer.max_steps or trainer.should_stop:
             self.write(trainer, step, self.measure(trainer, pl_module))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,19 +81,22 @@ class Metrics(Callback):
         self.write(trainer, trainer.global_step, self.val)
 
     def measure(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        """The metrics of the steps since the last call; waits for the device."""
-        self.loss = trainer.strategy.reduce(self._loss / self._steps, reduce_op="mean").item()
+        """The metrics of the steps since the last call. Synchronizes with the device."""
+        assert isinstance(pl_module, LanguageModel) and isinstance(self._loss, Tensor)
+        assert pl_module.grad_norm is not None
+        self.loss = float(trainer.strategy.reduce(self._loss / self._steps, reduce_op="mean"))
+        data = get_datamodule(trainer)
         seconds = time.perf_counter() - self._mark
         self.train_s += seconds
-        tokens_per_step = trainer.datamodule.batch_size * trainer.datamodule.block_size
+        tokens_per_step = data.batch_size * data.block_size
         tokens = trainer.global_step * tokens_per_step
         self.tokens_per_s = self._steps * tokens_per_step / seconds
         metrics = {
             "train/loss": self.loss,
             "optim/lr": self._lr,
-            "optim/grad_norm": whole(pl_module.grad_norm).item(),
+            "optim/grad_norm": full_tensor(pl_module.grad_norm).item(),
             "progress/tokens": tokens,
-            "progress/epoch": tokens / trainer.datamodule.tokens_per_epoch,
+            "progress/epoch": tokens / data.tokens_per_epoch,
             "throughput/tokens_per_s": self.tokens_per_s,
             "throughput/step_ms": 1000 * seconds / self._steps,
         }

@@ -1,9 +1,10 @@
-"""Show how far a run is: a bar on a terminal, a line now and then anywhere else."""
+"""Show the progress of a run: a bar on a terminal, a line every few seconds anywhere else."""
 
 import time
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,18 +15,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from minigpt.bounds import PositiveFloat
+from minigpt.training.callbacks import find
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.terminal import console
 
 
 class ProgressBar(Callback):
-    """Its remaining time is the whole run's. It shows what `Metrics` measured last and never asks the device itself.
+    """Shows the remaining time of the whole run and what `Metrics` measured last; never synchronizes with the device.
 
     Args:
         line_every_s: seconds between two lines when the output is not a terminal.
     """
 
-    def __init__(self, *, line_every_s: float = 5.0) -> None:
+    def __init__(self, *, line_every_s: PositiveFloat = 5.0) -> None:
         self.line_every_s = line_every_s
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -49,7 +52,7 @@ class ProgressBar(Callback):
             self._bar.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
     ) -> None:
         if not trainer.is_global_zero:
             return
@@ -69,7 +72,7 @@ class ProgressBar(Callback):
         self.stop()
 
     def stop(self) -> None:
-        """Give the terminal back."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -77,7 +80,7 @@ class ProgressBar(Callback):
 
 def describe(trainer: Trainer) -> str:
     """The newest metrics on one line."""
-    metrics = next((c for c in trainer.callbacks if isinstance(c, Metrics)), None)
+    metrics = find(trainer, Metrics)
     if metrics is None:
         return ""
     parts = [f"loss {metrics.loss:.3f}"] if metrics.loss is not None else []

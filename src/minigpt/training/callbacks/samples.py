@@ -1,59 +1,63 @@
-"""Let the model speak after each validation."""
-
-import re
-from pathlib import Path
+"""Sample from the model after each validation."""
 
 import torch
-from lightning import Callback, LightningModule
+from lightning import Callback, LightningModule, Trainer
 from rich.text import Text
 
+from minigpt.bounds import NonNegativeFloat, PositiveInt, Seed
 from minigpt.inference.sampling import generate
+from minigpt.runs.directory import SAMPLES
+from minigpt.runs.run import Run
+from minigpt.runs.run_files import append_sample
 from minigpt.training.loggers import log_text
+from minigpt.training.module import LanguageModel, get_datamodule
 from minigpt.training.terminal import console
-from minigpt.training.trainer import Trainer
-
-HEADING = re.compile(r"^## Step (\d+), validation loss", re.MULTILINE)
 
 
 class Samples(Callback):
     """Writes a sample to the terminal, to `samples.md` and to the loggers that show text.
 
     Args:
-        prompt: what the model continues; characters that it does not know are dropped.
-        max_new_tokens: length of a sample.
-        temperature: of the draw.
-        seed: of the draw, the same at each validation.
+        run: where `samples.md` is.
+        prompt: the text that the model continues; characters that it does not know are dropped.
+        max_new_tokens: length of a sample, in tokens.
+        temperature: divides the logits.
+        seed: of the random draws, the same at each validation.
     """
 
     def __init__(
-        self, *, prompt: str = "\n", max_new_tokens: int = 160, temperature: float = 0.8, seed: int = 1
+        self,
+        *,
+        run: Run,
+        prompt: str = "\n",
+        max_new_tokens: PositiveInt = 160,
+        temperature: NonNegativeFloat = 0.8,
+        seed: Seed = 1,
     ) -> None:
+        self.run = run
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.seed = seed
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.global_step:
-            cut(trainer.run_directory / "samples.md", trainer.global_step)
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, LanguageModel)
         # A sharded model computes on all devices at once, and sampling is not worth that.
-        if not trainer.is_global_zero or pl_module.device_mesh is not None or not pl_module.objective.generates:
+        if not trainer.is_global_zero or pl_module.device_mesh is not None or not pl_module.objective.can_generate:
             return
+        assert self.run.directory is not None
         text = self.sample(trainer, pl_module)
         loss = trainer.callback_metrics["val/loss"].item()
         step = trainer.global_step
         console.print(f"[bold]step {step}[/]  val/loss [bold]{loss:.4f}[/]")
-        console.print(Text(text.strip() or "(nothing but blanks)", style="dim"))
-        with (trainer.run_directory / "samples.md").open("a", encoding="utf-8") as file:
-            file.write(f"## Step {step}, validation loss {loss:.4f}\n\n```\n{text.strip()}\n```\n\n")
+        console.print(Text(text.strip() or "(nothing but white space)", style="dim"))
+        append_sample(self.run.directory / SAMPLES, step, loss, text.strip())
         for logger in trainer.loggers:
             log_text(logger, "samples", text, step)
 
-    def sample(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """One sample, prompt included, with the training's own random state untouched."""
-        tokenizer = trainer.datamodule.corpus.tokenizer
+    def sample(self, trainer: Trainer, pl_module: LanguageModel) -> str:
+        """One sample, prompt included; the random state of the training stays as it is."""
+        tokenizer = get_datamodule(trainer).corpus.tokenizer
         prompt = tokenizer.known(self.prompt) or tokenizer.decode([0])
         device = pl_module.device
         tokens = torch.from_numpy(tokenizer.encode(prompt).astype("int64")).to(device)[None]
@@ -66,14 +70,6 @@ class Samples(Callback):
             temperature=self.temperature,
             generator=generator,
         )
-        text = prompt + tokenizer.decode(token.item() for token in drawn)
+        text = prompt + tokenizer.decode(int(token.item()) for token in drawn)
         pl_module.model.train(was_training)
         return text
-
-
-def cut(path: Path, step: int) -> None:
-    """Drop the samples after `step`: a resumed run will write them again."""
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        later = next((m.start() for m in HEADING.finditer(text) if int(m[1]) > step), len(text))
-        path.write_text(text[:later], encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Leave out a step whose gradient is far larger than those before it."""
+"""Skip optimizer steps whose gradient is far larger than those before."""
 
 import logging
 import math
@@ -7,32 +7,32 @@ from collections import deque
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule
+from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from minigpt.training.module import whole
+from minigpt.bounds import PositiveFloat, PositiveInt
+from minigpt.training.module import full_tensor
 from minigpt.training.terminal import console
-from minigpt.training.trainer import Trainer
 
 log = logging.getLogger("minigpt")
 
 
 class SkipSpikes(Callback):
-    """Drops the gradient of a step whose norm is `sigma` standard deviations above the mean of the last `window`.
+    """Skips a step whose gradient norm is `sigma` standard deviations above the mean of the last `window` steps.
 
-    One bad batch can undo hundreds of steps (PaLM, arXiv 2204.02311, section 5.1; the rule is OLMo's). Spikes count for
-    the window too, so that a run whose gradients grow for good goes on. It looks at the norm in every step, for which a
-    GPU has to wait.
+    One bad batch can undo hundreds of steps (PaLM, arXiv 2204.02311, section 5.1; the rule is OLMo's). Spikes count in
+    the window too, so that a run whose gradients grow for good continues. It reads the norm in every step, for which a
+    GPU has to synchronize.
 
     Args:
-        sigma: how far above the mean a norm may be.
-        window: steps that the mean and the deviation are taken over; none is left out before half of them are done.
+        sigma: how far above the mean a norm may be, in standard deviations.
+        window: steps over which mean and deviation are taken; none is skipped before half of them are done.
 
     Attributes:
-        skipped: steps that were left out.
+        skipped: number of skipped steps.
     """
 
-    def __init__(self, *, sigma: float, window: int) -> None:
+    def __init__(self, *, sigma: PositiveFloat, window: PositiveInt) -> None:
         self.sigma = sigma
         self.norms: deque[float] = deque(maxlen=window)
         self.skipped = 0
@@ -48,14 +48,14 @@ class SkipSpikes(Callback):
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = whole(nn.utils.get_total_norm(gradients)).item()
+        norm = full_tensor(nn.utils.get_total_norm(gradients)).item()
         if not math.isfinite(norm):
-            return  # the module stops such a run
+            return  # `LanguageModel.refuse_non_finite` stops such a run
         if self.is_spike(norm):
             self.skipped += 1
             step = trainer.global_step + 1
             for parameter in pl_module.parameters():
-                parameter.grad = None  # what has no gradient is neither moved nor decayed
+                parameter.grad = None  # a parameter without a gradient is neither updated nor decayed
             if trainer.is_global_zero:
                 log.warning("skipped step %d: gradient norm %.4g", step, norm)
                 console.print(f"[yellow]skipped step {step}[/]: gradient norm {norm:.4g}")

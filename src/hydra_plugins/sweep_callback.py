@@ -1,0 +1,68 @@
+"""Hydra's callback around a sweep: a ranking at its end, and nothing left of a sweep that never began."""
+
+import atexit
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from minigpt.cli import refuse
+from minigpt.config.errors import ConfigError
+from minigpt.runs.ranking import COLUMNS, rank_jobs, write_ranking
+
+
+class SweepRanking(Callback):
+    """Hydra calls it before and after a multirun."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        atexit.register(remove_unstarted, Path(config.hydra.sweep.dir))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print and write the ranking; exit code 1 when a job failed, 2 when there was none."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        rows = rank_jobs(sweep_dir)
+        if not rows:  # Hydra turns an exception in a callback into a warning
+            refuse(ConfigError("the sweep has no jobs: a glob in it matches nothing"))
+        write_ranking(sweep_dir, rows)
+        show_ranking(rows, sweep_dir, f"{config.paths.log_dir}/wandb/wandb")
+        if any(row["status"] != "completed" for row in rows):
+            sys.exit(1)
+
+
+def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) -> None:
+    """The ranking on the terminal, and how to go on from the best job."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    table = Table(title=f"{len(rows)} runs, the best first")
+    columns = [c for c in COLUMNS if c != "reference_loss" or any(row[c] is not None for row in rows)]
+    for column in columns:
+        table.add_column(column.replace("val_loss_best_step", "at step").replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(show(row[column]) for column in columns), style=None if row["status"] == "completed" else "red")
+    console.print(table)
+    for row in rows:
+        if row["error"]:
+            console.print(f"job {row['job']} {row['status']}: {escape(row['error'])}", style="red")
+    console.print(f"written to {sweep_dir}/ranking.csv and ranking.json")
+    if rows and rows[0]["best_checkpoint"]:
+        console.print(f'the best one  python src/generate.py run={sweep_dir}/{rows[0]["job"]} prompt="ROMEO:"')
+    if Path(wandb_dir).is_dir():
+        console.print(f"compare       wandb leet {wandb_dir}")
+
+
+def show(value: Any) -> str:
+    """A table's cell."""
+    if isinstance(value, float):
+        return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
+    return "-" if value is None else escape(str(value))
+
+
+def remove_unstarted(sweep_dir: Path) -> None:
+    """Remove a sweep's directory when it holds nothing but Hydra's note of what was asked for."""
+    if sweep_dir.is_dir() and [p.name for p in sweep_dir.iterdir()] == ["multirun.yaml"]:
+        (sweep_dir / "multirun.yaml").unlink()
+        sweep_dir.rmdir()

@@ -1,0 +1,23 @@
+"""Ranges of options, for annotations such as `num_layers: PositiveInt`.
+
+`minigpt.config.signature` reads them from a constructor's source, so a value outside its range is refused before
+anything is imported. They need no more than annotated-types; a component outside this package may use its own.
+"""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+PositiveInt = Annotated[int, Ge(1)]
+NonNegativeInt = Annotated[int, Ge(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NonNegativeFloat = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Gt(0), Le(1)]
+DropProbability = Annotated[float, Ge(0), Lt(1)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal[
+    "auto", "32-true", "32", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "64",
+    "transformer-engine", "transformer-engine-float16",
+]  # fmt: skip

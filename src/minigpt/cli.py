@@ -1,0 +1,177 @@
+"""What the commands share: compose the configuration, check it, run; one line for a user's mistake, and exit codes.
+
+`python src/train.py` calls `main(config)` of src/train.py with the checked configuration as plain data. The exit codes:
+
+    0    finished
+    1    failed
+    2    a mistake on the command line or in a file that it names: one line on standard error, nothing begun
+    130  SIGINT      143  SIGTERM      138  SIGUSR1 in a Slurm job (see `minigpt.training.fit`)
+"""
+
+import os
+import secrets
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, cast, get_type_hints
+
+import hydra
+
+# Private: Hydra has no public way to look at its command line before it acts on it. tests/test_cli.py notices a change.
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from minigpt.config.check import check
+from minigpt.config.errors import ConfigError, explain
+from minigpt.config.packaged import CONF, config_groups
+from minigpt.config.saved import merge_saved
+from minigpt.config.schema import COMMANDS
+from minigpt.runs.directory import CONFIG, is_rank_zero
+from minigpt.runs.resume import select_run
+from minigpt.runs.summary import is_complete, read_summary
+
+USAGE, INTERRUPTED = 2, 130
+
+OmegaConf.register_new_resolver("random", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], None]]:
+    """Make `main(config)` the command of conf/<name>.yaml.
+
+    `main` may raise ValueError for what it finds wrong with its input before it has begun; later errors must not reach
+    this far as ValueError (`minigpt.training.fit` sees to it).
+    """
+
+    def decorate(main: Callable[[dict[str, Any]], Any]) -> Callable[[], None]:
+        def task(composed: DictConfig) -> Any:
+            try:
+                return main(prepare(composed, name))
+            except BrokenPipeError:  # the reader of our output has closed it, as `head` does
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(0)
+            except (ValueError, OSError, OmegaConfBaseException, HydraException) as error:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise  # a launcher that runs jobs within this process goes on with the next one
+                refuse(error)
+            except Exception:
+                traceback.print_exc()
+                sys.exit(1)
+
+        task.__module__ = main.__module__  # Hydra names the job after the file of its task
+
+        def run() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them at length
+            OmegaConf.register_new_resolver("help", lambda: describe_command(name), replace=True)
+            sys.path.append(str(Path.cwd()))  # a typed `_target_` may stand in a file of the current directory
+            folders = [CONF]
+            try:
+                folders += check_flags()
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+            except KeyboardInterrupt:
+                sys.exit(INTERRUPTED)
+            except Exception as error:  # Hydra raises many kinds for a command line that it cannot compose
+                refuse(error, folders)
+
+        return run
+
+    return decorate
+
+
+def prepare(composed: DictConfig, name: str) -> dict[str, Any]:
+    """The checked configuration of a command, as plain data; that of the run that is resumed, if one is.
+
+    Raises:
+        ConfigError: for the first thing in it that cannot be used.
+    """
+    refuse_several(composed)
+    if name != "train":
+        return check(composed, name)
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN and composed.paths.run_dir is None:
+        composed.paths.run_dir = hydra_config.runtime.output_dir  # a launcher that runs jobs within this process
+    resume, run_dir = composed.resume, composed.paths.run_dir
+    if not isinstance(resume, str | None) or not isinstance(run_dir, str | None):
+        return check(composed, name)  # which says what is wrong with it
+    overrides = list(hydra_config.overrides.task)
+    if resume is not None and not is_rank_zero() and hydra_config.run.dir != ".":
+        resume = hydra_config.run.dir  # of the process that started this one, see below
+    directory = select_run(resume, run_dir, Path(str(composed.paths.log_dir)) / "runs", overrides)
+    composed.resume = None if directory is None else str(directory)
+    if directory is None:
+        return check(composed, name)
+    # Lightning starts the processes of further devices with this command line and this value of hydra.run.dir: they
+    # must resume the same run, and `latest` may be another one by then.
+    own = cast("DictConfig", hydra_config)  # Hydra annotates its fields, not the container
+    with read_write(own):
+        own.run.dir = str(directory)
+    summary = read_summary(directory) or {}
+    merged = merge_saved(directory / CONFIG, composed, summary.get("overrides", []))
+    merged.resume = merged.paths.run_dir = str(directory)
+    config = check(merged, name)
+    if resume == "auto" and is_complete(summary, config["trainer"]["max_steps"]):
+        print(f"{directory} is complete: nothing to do")
+        sys.exit(0)
+    return config
+
+
+def check_flags() -> list[Path]:
+    """The folder of `--config-dir`, if one is named.
+
+    Raises:
+        ConfigError: for flags that Hydra does not know or that do harm. Hydra's own parser would print its whole usage.
+    """
+    parser = get_args_parser()
+    parser.error = raise_config_error  # of this parser alone
+    flags, unknown = parser.parse_known_args()
+    if unknown:
+        raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}")
+    if flags.experimental_rerun:
+        raise ConfigError("--experimental-rerun unpickles a file, which may run anything: repeat the command instead")
+    return [Path(flags.config_dir)] if flags.config_dir else []
+
+
+def raise_config_error(message: str) -> NoReturn:
+    """What argparse calls for a mistake."""
+    raise ConfigError(message)
+
+
+def refuse_several(composed: DictConfig) -> None:
+    """Raises ConfigError for `group=[a,b]` of a group that holds one component: Hydra would mix the options of both."""
+    for override in HydraConfig.get().overrides.task:
+        group, _, choice = override.partition("=")
+        if choice.startswith("[") and group in config_groups():
+            node = OmegaConf.select(composed, group.replace("/", "."))
+            if isinstance(node, DictConfig) and "_target_" in node:
+                raise ConfigError(f"{override}: choose one of them, {group} is a single component")
+
+
+def refuse(error: Exception, folders: Sequence[Path] = (CONF,)) -> NoReturn:
+    """Print one line that says what is wrong, and exit; `folders` are those of the configuration."""
+    print(f"error: {explain(error, folders)}", file=sys.stderr)
+    sys.exit(USAGE)
+
+
+def describe_command(command: str) -> str:
+    """The text of `--help`: usage, a line for each of the command's own options, and the choices of its groups."""
+    schema = COMMANDS[command]
+    hints = get_type_hints(schema, include_extras=True)
+    width = max(map(len, hints)) + 2
+    return "\n".join(
+        (
+            f"{schema.__doc__}\n",
+            f"python src/{command}.py [GROUP=CHOICE ...] [OPTION=VALUE ...] [-m: every combination of A,B]\n",
+            "Options:",
+            *(f"  {name:{width}}{hint.__metadata__[-1].documentation}" for name, hint in hints.items()),
+            "\nGroups:",
+            *(
+                textwrap.fill(f"{group}={' | '.join(choices)}", 80, initial_indent="  ", subsequent_indent=" " * 6)
+                for group, choices in config_groups(command).items()
+            ),
+        )
+    )

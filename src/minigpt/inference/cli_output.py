@@ -1,0 +1,216 @@
+"""The output of evaluate.py and generate.py."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from minigpt.data.corpus import encode_text
+from minigpt.data.denoising import PairValLoader, read_lines
+from minigpt.data.loaders import ValLoader
+from minigpt.data.text_files import file_hash, locate_or_download, split_text
+from minigpt.data.tokenizer import LineTokenizer
+from minigpt.devices import resolve_precision
+from minigpt.inference.beam_search import beam_search
+from minigpt.inference.denoise_lines import denoise, score_denoising
+from minigpt.inference.load import LoadedModel
+from minigpt.inference.precision import float16_matvec, inference_precision
+from minigpt.inference.sampling import CausalModel, generate
+from minigpt.inference.scoring import bits_per_character, evaluate
+from minigpt.model.encoder_decoder import EncoderDecoder
+
+
+def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
+    """Score a model on its validation split or on another text, print the result as JSON, and return the loss.
+
+    Raises:
+        ValueError: the text is missing, is not that of the training, or has characters outside the vocabulary.
+    """
+    path, val_fraction = find_eval_text(loaded, config)
+    denoises = isinstance(loaded.tokenizer, LineTokenizer)
+    batches, characters = (line_batches if denoises else text_batches)(loaded, path, val_fraction)
+    device = next(loaded.model.parameters()).device
+    precision = resolve_precision(config["precision"] or loaded.precision, device.type)
+    result = evaluate(loaded.model, loaded.objective, batches, precision)
+    tokens_per_character = 1.0 if denoises else len(batches.tokens) / characters
+    report = {
+        "checkpoint": str(loaded.path),
+        "step": loaded.step,
+        "text": str(path),
+        "tokens": result.tokens,
+        "characters": characters,
+        "val_loss": result.loss,
+        "val_bpc": bits_per_character(result.loss, tokens_per_character),
+        "val_perplexity": float(torch.tensor(result.loss).exp()),
+        "val_accuracy": result.accuracy,
+        "precision": precision,
+    }
+    if denoises:
+        with inference_precision(precision, loaded.model):
+            report |= decode_lines(loaded, path, val_fraction, config)
+    print(json.dumps(report, indent=2))
+    return result.loss
+
+
+def find_eval_text(loaded: LoadedModel, config: dict[str, Any]) -> tuple[Path, float]:
+    """Return the file of the text to score, and the last part of it that is scored.
+
+    Raises:
+        ValueError: the text is missing, or has changed since the training.
+    """
+    text, data_dir = loaded.text, config["paths"]["data_dir"]
+    if config["eval_text"] is not None:
+        return locate_or_download(config["eval_text"], data_dir), 1.0
+    try:
+        path = locate_or_download(text["path"], data_dir)
+    except ValueError as error:
+        advice = "name its directory with paths.data_dir=..., or score another text with eval_text=FILE"
+        raise ValueError(f"the text of the training, {text['path']}, does not exist: {advice}") from error
+    if file_hash(path) != text["sha256"]:
+        raise ValueError(f"{path} has changed since the training: score it as another text with eval_text={path}")
+    return path, text["val_fraction"]
+
+
+def text_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[ValLoader, int]:
+    """Return the batches of the last part of a text, and its number of characters.
+
+    Raises:
+        ValueError: the text is too short, or has characters outside the vocabulary.
+    """
+    start = split_text(path, val_fraction).train_characters if val_fraction < 1 else 0
+    tokens, characters = encode_text(loaded.tokenizer, path, start)
+    if len(tokens) < 2:
+        raise ValueError(f"{path} is too short to be scored")
+    text = loaded.text
+    return ValLoader(tokens, block_size=text["block_size"], batch_size=text["val_batch_size"]), characters
+
+
+def line_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[PairValLoader, int]:
+    """Return the batches of the lines in the last part of a text, and their number of characters.
+
+    Raises:
+        ValueError: there is no line, or one has characters outside the vocabulary.
+    """
+    _, tokenizer = denoising_model(loaded)
+    block_size = loaded.text["block_size"]
+    _, lines = read_lines(path, val_fraction, block_size)
+    if not lines:
+        raise ValueError(f"{path} has no line to be denoised")
+    pairs = tokenizer.encode_pairs(lines, block_size)
+    batches = PairValLoader(pairs, tokenizer, batch_size=loaded.text["val_batch_size"])
+    return batches, sum(map(len, lines))
+
+
+def decode_lines(loaded: LoadedModel, path: Path, val_fraction: float, config: dict[str, Any]) -> dict[str, Any]:
+    """Denoise the first lines in the last part of a text, and return their scores, see `score_denoising`."""
+    model, tokenizer = denoising_model(loaded)
+    lines = read_lines(path, val_fraction, loaded.text["block_size"])[1][: config["num_decode_lines"]]
+    corrupted = [tokenizer.corrupt(line) for line in lines]
+    num_beams = config["num_beams"]
+    found = denoise(model, tokenizer, corrupted, num_beams=num_beams, length_penalty=config["length_penalty"])
+    return {"num_beams": num_beams} | score_denoising([hypotheses[0] for hypotheses in found], lines)
+
+
+def denoising_model(loaded: LoadedModel) -> tuple[EncoderDecoder, LineTokenizer]:
+    """Return the model and the tokenizer of an encoder-decoder.
+
+    Raises:
+        ValueError: it is another kind of model.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if not isinstance(model, EncoderDecoder) or not isinstance(tokenizer, LineTokenizer):
+        raise ValueError(f"{loaded.path} does not denoise lines: it has no encoder-decoder")
+    return model, tokenizer
+
+
+def generate_text(loaded: LoadedModel, config: dict[str, Any]) -> None:
+    """Print the continuations of a prompt, sampled or from beam search; of an encoder-decoder, its denoised lines.
+
+    Raises:
+        ValueError: the prompt is empty or has characters outside the vocabulary, more samples are asked for than beam
+            search keeps, or the model cannot generate text.
+    """
+    if not loaded.objective.can_generate:
+        name = type(loaded.objective).__name__
+        raise ValueError(f"{loaded.path} was trained for {name}, not to continue a text: score it with evaluate.py")
+    num_beams, denoises = config["num_beams"], isinstance(loaded.tokenizer, LineTokenizer)
+    if not config["prompt"].strip("\n" if denoises else ""):
+        example = "'thequalityofmercy'" if denoises else "'ROMEO:'"
+        raise ValueError(f"prompt is empty: give at least one character, such as prompt={example}")
+    if (num_beams or denoises) and config["num_samples"] > (num_beams or 1):
+        raise ValueError(
+            f"num_samples={config['num_samples']} of a search: choose num_beams={config['num_samples']} or more"
+        )
+    if config["stop"] is not None and len(config["stop"]) != 1:
+        raise ValueError(f"stop={config['stop']!r} must be one character")
+    show = print_denoised if denoises else print_beams if num_beams else print_samples
+    device = next(loaded.model.parameters()).device
+    precision = resolve_precision(config["precision"], device.type)
+    matvec = float16_matvec(loaded.model) if config["precision"] == "auto" else nullcontext()
+    with inference_precision(precision, loaded.model), matvec:
+        show(loaded, config)
+
+
+def print_denoised(loaded: LoadedModel, config: dict[str, Any]) -> None:
+    """Print the most likely lines for each corrupted line of the prompt, best first."""
+    model, tokenizer = denoising_model(loaded)
+    corrupted = [tokenizer.corrupt(line) for line in config["prompt"].splitlines()]
+    options = {"num_beams": config["num_beams"] or 1, "length_penalty": config["length_penalty"]}
+    for lines in denoise(model, tokenizer, corrupted, **options):
+        print_texts(lines[: config["num_samples"]])
+
+
+def print_beams(loaded: LoadedModel, config: dict[str, Any]) -> None:
+    """Print the most likely continuations of the prompt, best first."""
+    model, tokenizer, stop = cast(CausalModel, loaded.model), loaded.tokenizer, config["stop"]
+    prompt = encode_prompt(loaded, config["prompt"])
+    found, _ = beam_search(
+        model,
+        model.make_cache(),
+        prompt[None],
+        block_size=model.block_size,
+        num_beams=config["num_beams"],
+        length_penalty=config["length_penalty"],
+        max_new_tokens=config["max_new_tokens"],
+        stop_token=None if stop is None else int(encode_prompt(loaded, stop)),
+    )
+    texts = [tokenizer.decode(ids) for ids in found[0, : config["num_samples"]].tolist()]
+    print_texts([config["prompt"] + (text if stop is None else "".join(text.partition(stop)[:2])) for text in texts])
+
+
+def print_samples(loaded: LoadedModel, config: dict[str, Any]) -> None:
+    """Print the prompt and its continuation, token by token. Several samples are printed when all are complete."""
+    tokenizer, count = loaded.tokenizer, config["num_samples"]
+    prompt = encode_prompt(loaded, config["prompt"])
+    tokens = generate(
+        loaded.model,
+        prompt.expand(count, -1),
+        max_new_tokens=config["max_new_tokens"],
+        temperature=config["temperature"],
+        top_k=config["top_k"],
+        top_p=config["top_p"],
+        generator=torch.Generator(prompt.device).manual_seed(config["seed"]),
+    )
+    if count > 1:
+        samples = torch.stack(list(tokens), dim=1).tolist()
+        print_texts([config["prompt"] + tokenizer.decode(sample) for sample in samples])
+        return
+    print(config["prompt"], end="", flush=True)
+    for text in tokenizer.stream(int(token) for token in tokens):
+        print(text, end="", flush=True)
+    print()
+
+
+def encode_prompt(loaded: LoadedModel, prompt: str) -> Tensor:
+    """Return the token ids [T] of a prompt, on the model's device."""
+    device = next(loaded.model.parameters()).device
+    return torch.from_numpy(loaded.tokenizer.encode(prompt).astype("int64")).to(device)
+
+
+def print_texts(texts: list[str]) -> None:
+    """Print one text as it is, several with numbers."""
+    for number, text in enumerate(texts, start=1):
+        print(text if len(texts) == 1 else f"--- {number}\n{text}")

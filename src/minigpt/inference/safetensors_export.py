@@ -1,0 +1,34 @@
+"""Export a trained model to one safetensors file, a format that holds nothing but tensors and text."""
+
+import json
+import os
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from minigpt.inference.load import LoadedModel
+
+
+def export_safetensors(loaded: LoadedModel, output: str) -> None:
+    """Write weights, tokenizer and metadata of a model to a new file, and print how to use it.
+
+    Raises:
+        ValueError: the file exists, or its name does not end in `.safetensors`.
+    """
+    target = Path(output)
+    if target.suffix != ".safetensors":
+        raise ValueError(f"output={output} must end in .safetensors")
+    if target.exists():
+        raise ValueError(f"{target} exists already: name another file with output=...")
+    # The settings of the run (fingerprint) are of no use without its optimizer state.
+    metadata = {k: v for k, v in loaded.metadata.items() if k != "fingerprint"}
+    weights = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}  # unties tied weights
+    temporary = target.with_name(f".{target.name}")
+    try:
+        save_file(weights, temporary, {"minigpt": json.dumps(metadata | {"step": loaded.step})})
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
+    if loaded.objective.can_generate:
+        print(f'generate  python src/generate.py run={target} prompt="ROMEO:"')

@@ -1,0 +1,78 @@
+"""The rules of a TextDataModule about its own options and its text."""
+
+import numpy as np
+import pytest
+
+from minigpt.data import datamodule
+from minigpt.data.datamodule import SyntheticDataModule, TextDataModule
+from minigpt.data.denoising import DenoisingDataModule
+from minigpt.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, WordPieceTokenizer
+
+
+def make(tmp_path, text="Hear me, you wrangling pirates!\n" * 40, **options):
+    (tmp_path / "text.txt").write_text(text)
+    return TextDataModule(
+        **{"path": "text.txt", "data_dir": str(tmp_path), "block_size": 16, "batch_size": 24, "seed": 1} | options
+    )
+
+
+def test_the_dev_split_is_the_end_of_the_training_split(tmp_path):
+    options = {"num_chars": 4000, "generator_seed": 1, "data_dir": str(tmp_path), "seed": 1}
+    full, dev = (
+        SyntheticDataModule(**options, block_size=16, batch_size=4, dev_split=dev_split) for dev_split in (False, True)
+    )
+    assert len(dev.corpus.val) == len(full.corpus.val) == 400
+    assert np.array_equal(np.concatenate((dev.corpus.train, dev.corpus.val)), full.corpus.train)
+    assert "tuning" in dev.warning
+
+
+def test_a_step_that_no_machine_can_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"data.batch_size=100000000 .*data.block_size=64 .*no machine holds"):
+        make(tmp_path, block_size=64, batch_size=100_000_000)
+    make(tmp_path, block_size=64, batch_size=2**22)
+
+
+def test_the_batch_must_divide_evenly_among_devices_and_micro_batches(tmp_path):
+    data = make(tmp_path, batch_size=24)
+    data.check_divisible(world_size=4, accumulate_grad_batches=3)
+    with pytest.raises(ValueError, match=r"data.batch_size=24 must divide by .* = 4 x 4"):
+        data.check_divisible(world_size=4, accumulate_grad_batches=4)
+
+
+@pytest.mark.parametrize(("length", "block_size"), [(63, 16), (19, 1)])
+def test_a_text_of_the_user_that_is_too_short_is_refused_before_it_is_tokenized(tmp_path, length, block_size):
+    data = make(tmp_path, "a" * length, block_size=block_size)
+    message = rf"text.txt has {length} characters: too short for data.block_size={block_size}"
+    with pytest.raises(ValueError, match=message):
+        assert data.corpus
+    assert not (tmp_path / "cache").exists()
+    assert make(tmp_path, "a" * (length + 1), block_size=block_size).corpus
+
+
+def test_a_long_text_is_not_read_to_measure_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(datamodule, "LONG_TEXT_BYTES", 62)
+    with pytest.raises(ValueError, match="split has 56 tokens: too short for block_size 30"):
+        assert make(tmp_path, "a" * 63, block_size=30).corpus, "the sampler refuses it"
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        lambda: CharTokenizer(characters="abc"),
+        lambda: BPETokenizer(vocab_size=257, merges=["a b"]),
+        lambda: WordPieceTokenizer(vocab_size=3, pieces=["a", "b", "ab"]),
+    ],
+    ids=["char", "bpe", "wordpiece"],
+)
+def test_a_vocabulary_cannot_be_configured(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="learns its vocabulary from the text"):
+        make(tmp_path, tokenizer=tokenizer)
+
+
+def test_any_tokenizer_can_be_chosen(tmp_path):
+    assert make(tmp_path).corpus.tokenizer.kind == "char"
+    assert make(tmp_path, tokenizer=ByteTokenizer).corpus.tokenizer.kind == "byte"
+
+
+def test_only_denoising_has_pairs_of_sequences():
+    assert not TextDataModule.seq2seq and not SyntheticDataModule.seq2seq and DenoisingDataModule.seq2seq
