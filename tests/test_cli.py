@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tests.forkserver import run_command
 
 ROOT = Path(__file__).parents[1]
@@ -368,3 +369,47 @@ def test_a_checkpoint_alone_is_enough(trained, cli_there, tmp_path):
     alone = tmp_path / "alone.ckpt"
     shutil.copy(trained[2] / "checkpoints" / "best.ckpt", alone)
     assert ok(cli_there("generate.py", f"run={alone}", "prompt=A", "max_new_tokens=5")).stdout.startswith("A")
+
+
+def prepared(monkeypatch, *options, run_dir=".", **environment):
+    """The checked configuration of a training command, and Hydra's, without a process of its own."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    from minigpt.cli import prepare
+    from minigpt.config.packaged import CONF
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", list(options), return_hydra_config=True)
+    config.hydra.run.dir = run_dir
+    config.hydra.mode = "RUN"
+    HydraConfig.instance().set_config(config)
+    own = config.copy()
+    with open_dict(own):
+        del own["hydra"]
+    return prepare(own, "train"), HydraConfig.get()
+
+
+def test_further_ranks_resume_the_run_of_the_first(monkeypatch, tmp_path):
+    """Lightning starts them with the same command line; by then `latest` may be another run."""
+    log_dir = f"paths.log_dir={tmp_path}"
+    config, _ = prepared(monkeypatch, log_dir)
+    for name in ("2026-01-01_00-00-00_older", "2026-01-02_00-00-00_newer"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text(yaml.safe_dump(config))
+    older, newer = sorted(map(str, (tmp_path / "runs").iterdir()))
+    config, hydra = prepared(monkeypatch, log_dir, "resume=latest")
+    assert config["resume"] == newer == hydra.run.dir, "which Lightning hands on"
+    config, _ = prepared(monkeypatch, log_dir, "resume=latest", run_dir=older, LOCAL_RANK="1")
+    assert config["resume"] == older
+
+
+def test_a_run_is_resumed_on_two_devices(cli, tmp_path):
+    ok(cli("train.py", *TINY, "trainer.max_steps=4", "trainer.val_every_n_steps=4"))
+    ok(cli("train.py", "resume=latest", "trainer.max_steps=8", "trainer.devices=2"))
+    summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
+    assert (summary["devices"], summary["steps"]) == (2, 8)
+    assert [int(r["step"]) for r in metrics(only_run(tmp_path)) if r["train/loss"]] == list(range(1, 9))
