@@ -110,14 +110,14 @@ def test_workflows_may_only_read_and_call_make(workflow):
             assert re.fullmatch(r"make [a-z-]+", step["run"]) if "run" in step else "uses" in step
 
 
-def test_actions_are_pinned_by_commit():
-    used = [
-        line for p in (ROOT / ".github/workflows").iterdir() for line in p.read_text().splitlines() if "uses:" in line
-    ]
+def test_actions_are_of_github_and_of_one_version_each():
+    """Pinned by commit, with the version it belongs to, or by the tag of a major version."""
+    lines = [line for p in (ROOT / ".github/workflows").iterdir() for line in p.read_text().splitlines()]
+    used = [line.split("uses:")[1].strip() for line in lines if "uses:" in line]
     assert used
-    for line in used:
-        assert re.search(r"uses: actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
-    assert len({line.split("uses:")[1].strip() for line in used}) == len({line.split("@")[0] for line in used})
+    for action in used:
+        assert re.fullmatch(r"actions/[a-z-]+@([0-9a-f]{40} # v\d+\.\d+\.\d+|v\d+)", action), action
+    assert len(set(used)) == len({action.split("@")[0] for action in used})
 
 
 def test_ci_runs_on_every_supported_python():
