@@ -413,3 +413,31 @@ def test_a_run_is_resumed_on_two_devices(cli, tmp_path):
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert (summary["devices"], summary["steps"]) == (2, 8)
     assert [int(r["step"]) for r in metrics(only_run(tmp_path)) if r["train/loss"]] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "groups"),
+    [
+        (
+            "train",
+            "seed tags resume ignore_fingerprint precision model trainer",
+            "model model/attention data/sampler debug",
+        ),
+        ("evaluate", "run eval_text average_last_n num_decode_lines", ""),
+        ("generate", "run prompt temperature top_k stop num_beams", ""),
+        ("export", "run output average_last_n", ""),
+    ],
+)
+def test_help_explains_the_command_s_own_options_and_groups(cli, command, options, groups):
+    shown = ok(cli(f"{command}.py", "--help")).stdout
+    usage, _, rest = shown.partition("Options:\n")
+    listed, _, rest = rest.partition("\nGroups:\n")
+    assert f"python src/{command}.py " in usage
+    explained = {line.split()[0]: line.split()[1:] for line in listed.splitlines() if line}
+    assert set(options.split()) <= set(explained) and all(len(words) >= 2 for words in explained.values())
+    assert ("temperature" in explained) == (command == "generate")
+    found = set(re.findall(r"^  ([\w/]+)=", rest.partition("\nConfiguration:")[0], re.MULTILINE))
+    assert set(groups.split()) <= found
+    assert found == {"paths"} or command == "train"
+    assert "hydra" not in "".join(found)
+    assert "log_dir" in shown.partition("Configuration:")[2], "the composed configuration"
