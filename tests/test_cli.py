@@ -440,4 +440,5 @@ def test_help_explains_the_command_s_own_options_and_groups(cli, command, option
     assert set(groups.split()) <= found
     assert found == {"paths"} or command == "train"
     assert "hydra" not in "".join(found)
+    assert all(len(line) <= 80 for line in (usage + listed + rest).partition("\nConfiguration:")[0].splitlines())
     assert "log_dir" in shown.partition("Configuration:")[2], "the composed configuration"

@@ -165,7 +165,7 @@ def describe_command(command: str) -> str:
     return "\n".join(
         (
             f"{schema.__doc__}\n",
-            f"python src/{command}.py [GROUP=CHOICE ...] [OPTION=VALUE ...] [-m: every combination of A,B]\n",
+            f"python src/{command}.py [GROUP=CHOICE ...] [OPTION=VALUE ...] [-m for a sweep]\n",
             "Options:",
             *(f"  {name:{width}}{hint.__metadata__[-1].documentation}" for name, hint in hints.items()),
             "\nGroups:",
