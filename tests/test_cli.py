@@ -442,3 +442,13 @@ def test_help_explains_the_command_s_own_options_and_groups(cli, command, option
     assert "hydra" not in "".join(found)
     assert all(len(line) <= 80 for line in (usage + listed + rest).partition("\nConfiguration:")[0].splitlines())
     assert "log_dir" in shown.partition("Configuration:")[2], "the composed configuration"
+
+
+@pytest.mark.parametrize("options", [["--help"], ["run=latest", "prompt=ALDO:", "max_new_tokens=100000"]])
+def test_a_closed_pipe_is_no_mistake(trained, options):
+    script = "train.py" if options == ["--help"] else "generate.py"
+    command = [sys.executable, ROOT / "src" / script, *options]
+    with subprocess.Popen(command, cwd=trained[0], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.wait(60) == 0 and process.stderr.read() == b""

@@ -52,9 +52,8 @@ def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[
         def task(composed: DictConfig) -> Any:
             try:
                 return main(prepare(composed, name))
-            except BrokenPipeError:  # the reader of our output has closed it, as `head` does
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(0)
+            except BrokenPipeError:
+                end_quietly()
             except (ValueError, OSError, OmegaConfBaseException, HydraException) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # a launcher that runs jobs within this process goes on with the next one
@@ -75,6 +74,8 @@ def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
             except KeyboardInterrupt:
                 sys.exit(INTERRUPTED)
+            except BrokenPipeError:
+                end_quietly()
             except Exception as error:  # Hydra raises many kinds for a command line that it cannot compose
                 refuse(error, folders)
 
@@ -149,6 +150,12 @@ def refuse_several(composed: DictConfig) -> None:
             node = OmegaConf.select(composed, group.replace("/", "."))
             if isinstance(node, DictConfig) and "_target_" in node:
                 raise ConfigError(f"{override}: choose one of them, {group} is a single component")
+
+
+def end_quietly() -> NoReturn:
+    """Exit when the reader of our output has closed it, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def refuse(error: Exception, folders: Sequence[Path] = (CONF,)) -> NoReturn:
