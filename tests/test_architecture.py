@@ -184,7 +184,7 @@ def test_private_interfaces_are_still_there(name):
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_no_other_private_interface_is_used(file):
     """`from package._module import ...`, `package._name`, of libraries."""
-    allowed = {name.rpartition(".")[2] for name in PRIVATE} | {"_is_avx512_bf16_supported", "_is_amx_tile_supported"}
+    allowed = {name.rpartition(".")[2] for name in PRIVATE}
     for name in imports(file):
         assert not any(part.startswith("_") for part in name.split(".")) or name in PRIVATE, name
     for node in ast.walk(ast.parse(file.read_text())):

@@ -219,3 +219,20 @@ def test_a_gpu_waits_for_its_gradient_where_it_waits_for_its_metrics():
     for module.global_step in range(12):  # steps that are done
         LanguageModel.configure_gradient_clipping(module, None)
     assert looks == [5, 10]
+
+
+@pytest.mark.parametrize(
+    ("precision", "fused", "refused"),
+    [("16-mixed", True, True), ("16-mixed", False, False), ("bf16-mixed", True, False)],
+)
+def test_a_fused_optimizer_does_not_go_with_scaled_gradients(precision, fused, refused):
+    """On a machine without a GPU the Trainer refuses 16-mixed before, so this is the module's rule alone."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=fused)
+    module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, objective=NextToken(), seed=1)
+    trainer = SimpleNamespace(precision=precision)
+    if refused:
+        with pytest.raises(ValueError, match="fused"):
+            module.check_trainer(trainer)
+    else:
+        module.check_trainer(trainer)
