@@ -26,6 +26,29 @@ def test_the_dev_split_is_the_end_of_the_training_split(tmp_path):
     assert "tuning" in dev.warning
 
 
+@pytest.mark.parametrize("dev_split", [False, True])
+def test_augmentation_and_sampler_see_the_training_part_alone(tmp_path, dev_split):
+    seen = []
+
+    class Watch:
+        def __init__(self, *, tokens, tokenizer, seed):
+            self.tokens = tokens
+            seen.append((tokens.copy(), seed))
+
+        def sequences(self, start_indices, length):
+            assert (start_indices + length).max() <= len(self.tokens)
+            return self.tokens[start_indices[:, None] + np.arange(length)]
+
+    options = {"num_chars": 4000, "generator_seed": 1, "data_dir": str(tmp_path), "seed": 3, "augmentation": Watch}
+    data = SyntheticDataModule(**options, block_size=16, batch_size=50, dev_split=dev_split)
+    text = data.locate_or_download().read_text()[: 3200 if dev_split else 3600]
+    ((tokens, seed),) = [seen[-1] for _ in [data.corpus]]
+    assert data.corpus.tokenizer.decode(tokens) == text and seed == 3
+    assert data.tokens_per_epoch == len(text)
+    place = {"rank": 0, "world_size": 1, "micro_batches": 1, "first_step": 0, "last_step": 8, "batch_size": 50}
+    assert sum(len(inputs) for inputs, _ in data.train_loader(**place)) == 400
+
+
 def test_a_step_that_no_machine_can_hold_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data.batch_size=100000000 .*data.block_size=64 .*no machine holds"):
         make(tmp_path, block_size=64, batch_size=100_000_000)

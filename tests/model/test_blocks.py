@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.convolution import CausalConvolution, ConvolutionBlock, ShortConvolution
-from minigpt.model.embeddings import RotaryPositions
+from minigpt.model.embeddings import LearnedPositions, RotaryPositions
 from minigpt.model.forward_context import ForwardContext
 from minigpt.model.gpt import GPT, Block, NoResidualBlock, PostNormBlock
 from minigpt.model.layers import LayerNorm, NoMLP, NoNorm, ReLUMLP
@@ -18,9 +18,10 @@ BLOCKS = [Block, PostNormBlock, NoResidualBlock, ConvolutionBlock, partial(Convo
 
 def make(block, norm=LayerNorm, mlp=ReLUMLP, **options):
     components = {"attention": CausalSelfAttention, "positions": RotaryPositions, "mlp": mlp, "norm": norm}
+    components |= options
     sizes = {"vocab_size": 11, "block_size": 12, "num_layers": 2, "num_heads": 2, "dim": 16}
     torch.manual_seed(1)
-    model = GPT(**sizes, **components, block=block, init_std=0.2, **options)
+    model = GPT(**sizes, **components, block=block, init_std=0.2)
     with torch.no_grad():
         for parameter in model.parameters():  # convolutions start as the identity
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -39,6 +40,49 @@ def test_a_block_is_causal_and_a_cache_changes_nothing(block):
         pieces = [model(tokens[:, a:b], cache) for a, b in ((0, 1), (1, 2), (2, 7), (7, 8), (8, 12))]
         torch.testing.assert_close(torch.cat(pieces, dim=1), logits, atol=1e-5, rtol=1e-5)
         cache.clear()
+
+
+class Adds(torch.nn.Module):
+    """A sublayer with the same output everywhere, whatever its input."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, x, *context):
+        return torch.full_like(x, self.value)
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize(
+    ("block", "kept"),
+    [(Block, (0, 1)), (PostNormBlock, (0, 1)), (ConvolutionBlock, (0, 1)), (NoResidualBlock, (0,))],
+    ids=str,
+)
+def test_the_output_of_each_sublayer_is_dropped_by_itself(block, kept, cross):
+    """With a probability of one half each output becomes 0 or twice itself: the sum shows which."""
+    cross_attention = Adds(5.0) if cross else None
+    layer = block(
+        dim=16, attention=Adds(0.5), cross_attention=cross_attention, mlp=Adds(50.0), norm=NoNorm, dropout=0.5
+    )
+    x, context = torch.full((64, 64, 16), 1000.0), ForwardContext(make(Block).positions)
+    residual = [1000 + a + c for a in (0, 1) for c in ((0, 10) if cross else (0,))] if 1 in kept else [0]
+    expected = torch.tensor(sorted(r + m for m in (0, 100) for r in residual), dtype=torch.float)
+    values, counts = layer(x, context).unique(return_counts=True)
+    assert torch.equal(values, expected)
+    assert (counts / x.numel()).tolist() == pytest.approx([1 / len(expected)] * len(expected), abs=0.01)
+    (value,) = layer.eval()(x, context).unique().tolist()
+    assert value == (1050.5 + 5 * cross if 1 in kept else 50)
+
+
+def test_the_sum_of_embedding_and_position_is_dropped():
+    model = make(Block, dropout=0.5, positions=LearnedPositions, norm=NoNorm).train()
+    model.blocks = torch.nn.ModuleList()
+    model.embedding.weight.data.fill_(1.0)
+    model.positions.embedding.weight.data.fill_(2.0)
+    values, counts = model.hidden(torch.zeros(256, 12, dtype=torch.long)).unique(return_counts=True)
+    assert values.tolist() == [0, 6] and (counts / counts.sum()).tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+    assert model.eval().hidden(torch.zeros(1, 12, dtype=torch.long)).unique().tolist() == [3]
 
 
 def test_post_norm_normalises_the_residual_stream():

@@ -44,8 +44,13 @@ def test_label_smoothing_changes_the_minimised_loss_and_not_the_reported_one():
     torch.testing.assert_close(minimised, 0.9 * plain - 0.1 * log_p.mean())  # a tenth is spread over three tokens
 
 
-def test_score_sums_over_the_counted_targets():
-    loss, correct, count = NextToken().score(model, TARGETS, TARGETS)
+@pytest.mark.parametrize("objective", [NextToken, MultiToken])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.5])
+def test_score_sums_over_the_counted_targets(objective, label_smoothing):
+    """The validation loss is without label smoothing, and without what else is added to the loss to minimise."""
+    model = Fixed(LOGITS)
+    model.auxiliary_loss = torch.tensor(10.0)
+    loss, correct, count = objective(label_smoothing=label_smoothing).score(model, TARGETS, TARGETS)
     torch.testing.assert_close(loss, F.cross_entropy(LOGITS[0, :3], TARGETS[0, :3], reduction="sum"))
     assert (correct, count) == (2, 3)
 

@@ -65,14 +65,19 @@ def train(
     max_steps=3,
     tokenizer=CharTokenizer,
     compile=False,
+    objective=None,
+    scheduler=SCHEDULE,
+    val_tokens_per_batch=16_384,
     **options,
 ):
     torch.manual_seed(1)
     size = {"num_chars": 4000, "block_size": 16, "batch_size": batch_size}
+    size |= {"val_tokens_per_batch": val_tokens_per_batch}
     data = SyntheticDataModule(generator_seed=1, data_dir=str(tmp_path), seed=1, tokenizer=tokenizer, **size)
     model = GPT(vocab_size=data.corpus.tokenizer.vocab_size, dropout=dropout, **SIZES, **parts)
-    how = {"objective": NextToken(), "tokens_per_character": data.corpus.tokens_per_character, "compile": compile}
-    module = LanguageModel(model, optimizer=optimizer, scheduler=SCHEDULE, seed=1, **how)
+    how = {"objective": objective or NextToken(), "scheduler": scheduler, "compile": compile}
+    how |= {"tokens_per_character": data.corpus.tokens_per_character}
+    module = LanguageModel(model, optimizer=optimizer, seed=1, **how)
     record = Record()
     options = {
         "devices": 1,
@@ -122,20 +127,26 @@ def test_accumulated_steps_equal_whole_ones(tmp_path, micro_batches):
 
 @pytest.mark.parametrize("tokenizer", [CharTokenizer, partial(BPETokenizer, vocab_size=300)], ids=["char", "bpe"])
 def test_validation_is_the_exact_mean_over_the_split(tmp_path, tokenizer):
-    module, data, record = train(tmp_path, val_every_n_steps=3, tokenizer=tokenizer)
+    """Of batches with unequal numbers of targets, and without the label smoothing of the training loss."""
+    options = {"tokenizer": tokenizer, "objective": NextToken(label_smoothing=0.3), "val_tokens_per_batch": 4 * 16}
+    module, data, record = train(tmp_path, val_every_n_steps=3, **options)
+    sizes = [int((targets != -100).sum()) for _, targets in data.val_loader()]
+    assert sizes[:-1] == [64] * (len(sizes) - 1) and len(sizes) > 2 and 0 < sizes[-1] < 64
     tokens = torch.tensor(data.corpus.val.astype("int64"))
-    loss, count, perplexity = 0.0, 0, Perplexity(ignore_index=None)
+    loss, correct, count, perplexity = 0.0, 0, 0, Perplexity(ignore_index=None)
     with torch.inference_mode():
         for start in range(0, len(tokens) - 1, 16):
             row = tokens[start : start + 17]
             logits = module.model(row[None, :-1])
             loss += F.cross_entropy(logits[0], row[1:], reduction="sum").item()
+            correct += (logits[0].argmax(dim=-1) == row[1:]).sum().item()
             count += len(row) - 1
             perplexity.update(logits, row[None, 1:])
     assert count == len(tokens) - 1
     assert record.column("val/loss") == pytest.approx([loss / count], abs=1e-5)
     nats = loss / count * len(tokens)  # of the 400 characters, the last tenth of the play
     assert record.column("val/bpc") == pytest.approx([nats / 400 / math.log(2)], abs=1e-5)
+    assert correct > 0 and record.column("val/accuracy") == pytest.approx([correct / count])
     assert record.column("val/perplexity") == pytest.approx([perplexity.compute().item()], rel=1e-4)
 
 
@@ -173,6 +184,24 @@ def test_clipping_bounds_the_gradient(tmp_path):
     start = GPT(vocab_size=clipped.model.vocab_size, **SIZES, **MODERN)
     moved = [a.detach() - b.detach() for a, b in zip(clipped.model.parameters(), start.parameters(), strict=True)]
     assert torch.cat([m.flatten() for m in moved]).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", [MUON, ADAMW], ids=["muon", "adamw"])
+def test_each_step_has_the_learning_rate_that_the_schedule_gives_for_it(tmp_path, optimizer):
+    """The first update uses step 0, the last one step max_steps - 1; what is logged is what was used."""
+    factors, used = [0.5, 1.0, 0.25, 0.125], []
+
+    class Watch(lightning.Callback):
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            used.append([group["lr"] for group in optimizer.param_groups])
+
+    def schedule(step, *, total_steps):
+        return factors[step] if total_steps == 4 and step < 4 else 1e9
+
+    callbacks = [Metrics(), Watch()]
+    module, _, record = train(tmp_path, MODERN, optimizer, scheduler=schedule, max_steps=4, callbacks=callbacks)
+    assert used == [pytest.approx([f * peak for peak in module.peak_lrs]) for f in factors]
+    assert record.column("optim/lr") == [rates[0] for rates in used]
 
 
 def test_dropout_is_drawn_from_the_step_and_the_device():
