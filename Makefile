@@ -29,8 +29,8 @@ train: $(STAMP) ## train on Tiny Shakespeare; options: make train ARGS="model=sm
 test: $(STAMP) ## run the tests (under five minutes on two cores)
 	@$(BIN)/python -m pytest
 
-check: $(STAMP) ## check style and types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright
+check: $(STAMP) ## check style and types; and that nothing is used that Windows lacks
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/basedpyright --pythonplatform Windows
 
 format: $(STAMP) ## fix style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
 
@@ -67,6 +68,8 @@ def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[
         def run() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them at length
             OmegaConf.register_new_resolver("help", lambda: describe_command(name), replace=True)
+            if isinstance(sys.stdout, TextIOWrapper):  # a pipe on Windows has its code page, and a text may have more
+                sys.stdout.reconfigure(errors="backslashreplace")
             sys.path.append(str(Path.cwd()))  # a typed `_target_` may stand in a file of the current directory
             folders = [CONF]
             try:

@@ -1,6 +1,7 @@
 """The size of a model: parameters, floating-point operations, memory."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,8 +68,10 @@ def build_within_memory(constructor: Callable[..., nn.Module], *, vocab_size: in
 
 def memory_bytes() -> int:
     """Return the memory of this machine, or of the container that this process runs in [bytes]."""
+    if sys.platform == "win32":  # without `os.sysconf`; there an allocation that does not fit fails by itself
+        return sys.maxsize
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text("utf-8")))
     except (OSError, ValueError):
         return physical

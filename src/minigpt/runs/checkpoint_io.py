@@ -181,7 +181,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder last through a power cut."""
+    """Make a rename in a folder last through a power cut, where the system can open a folder. Windows cannot."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -190,10 +192,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a checkpoint a second name, replacing what had it."""
+    """Give a checkpoint a second name, replacing what had it; a copy where the file system knows no hard links."""
     temporary = target.with_name(f".{target.name}-link")
     temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
     os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # replacing a name of the same file does nothing
 

@@ -33,7 +33,7 @@ def make_run_directory(parent: Path, name: str) -> Path:
     Raises:
         ValueError: the name is not one of a folder, or the parent cannot be written.
     """
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
+    if not name or name.startswith(".") or Path(name).name != name or "\0" in name:
         raise ValueError(f"name={name!r} must be usable as a folder's name")
     job = f"slurm{os.environ['SLURM_JOB_ID']}-" if "SLURM_JOB_ID" in os.environ else ""
     while True:
@@ -114,7 +114,7 @@ def replace_text(path: Path, text: str) -> None:
     """Put a text in a file's place, whole or not at all. Raises OSError."""
     temporary = path.with_name(f".{path.name}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")  # a CSV file has its own line ends
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Train, and leave a summary whatever happens."""
 
 import logging
-import signal
 import sys
 import traceback
 
@@ -13,7 +12,7 @@ from minigpt.runs.run import Run
 from minigpt.runs.slurm import requeue
 from minigpt.training.callbacks import find
 from minigpt.training.callbacks.checkpoint_callback import Checkpoints
-from minigpt.training.callbacks.graceful_stop import GracefulStop
+from minigpt.training.callbacks.graceful_stop import PREEMPTION, GracefulStop
 from minigpt.training.loggers import WandB
 from minigpt.training.module import LanguageModel
 from minigpt.training.processes import kill_other_ranks
@@ -60,7 +59,7 @@ def fit(trainer: Trainer, module: LanguageModel, data: TextDataModule, run: Run)
         wandb.finish(code)
     if status == "failed":
         kill_other_ranks(trainer)
-    if run.directory is not None and stop.received == signal.SIGUSR1:
+    if run.directory is not None and stop.received is not None and stop.received == PREEMPTION:
         print(requeue(), file=sys.stderr)
     # Lightning kills the first process when another one exits with an error, so those exit with 0 after a clean stop.
     if code and (run.directory is not None or status == "failed"):

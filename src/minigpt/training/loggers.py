@@ -113,10 +113,11 @@ class WandB(Logger):
 
     @property
     def folder(self) -> str | None:
-        """Where this run's files lie, relative to here: what `wandb sync` and `wandb leet` take."""
+        """Where this run's files lie, relative to here if below: what `wandb sync` and `wandb leet` take."""
         if self.wandb_run is None or self.mode == "disabled":
             return None
-        return os.path.relpath(Path(self.wandb_run.dir).parent)
+        folder = Path(self.wandb_run.dir).parent
+        return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
     def start(self) -> None:
         """Begin or continue the run; metrics are plotted over the optimizer step."""

@@ -32,4 +32,4 @@ def kill_other_ranks(trainer: Any) -> None:
     if is_started_by_run():
         time.sleep(GRACE_S)  # rank 0 kills this process as soon as it has written the summary
         with suppress(ProcessLookupError):
-            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getppid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # on Windows SIGTERM kills

@@ -58,7 +58,8 @@ def show_end(status: str, lines: list[str]) -> None:
     console.rule(f"[bold]{status}", style="green" if status == "completed" else "yellow")
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
-    console.rule(style="green" if status == "completed" else "yellow")
+    line = "-" if console.options.ascii_only else "─"  # a rule without a title does not see to that itself
+    console.rule(characters=line, style="green" if status == "completed" else "yellow")
 
 
 def show_warning(warning: str | None) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -114,7 +115,7 @@ def count_devices(device_type: str, devices: int | list[int] | Literal["auto"]) 
     Raises:
         ValueError: the machine has fewer.
     """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     present = {"cuda": torch.cuda.device_count, "mps": lambda: 1}.get(device_type, lambda: cpus)()
     if devices == "auto":
         return 1 if device_type == "cpu" else present  # one process uses all cores

@@ -12,6 +12,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from minigpt.runs.slurm import job_id
 from minigpt.training.module import is_logged, optimizer_step_is_done
 
+PREEMPTION: int | None = getattr(signal, "SIGUSR1", None)  # None on Windows
+
 
 class GracefulStop(Callback):
     """On SIGINT or SIGTERM, finishes the step and ends the run as if it were done; a second SIGINT ends it at once.
@@ -28,7 +30,7 @@ class GracefulStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if job_id() is not None else [])):
+            for number in (signal.SIGINT, signal.SIGTERM, *([PREEMPTION] if PREEMPTION and job_id() else [])):
                 self._previous[number] = signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None) -> None:

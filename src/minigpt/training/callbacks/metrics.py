@@ -1,7 +1,6 @@
 """Measure a run (losses, gradient norm, speed) and write every metric to every logger."""
 
 import logging
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -102,7 +101,8 @@ class Metrics(Callback):
         }
         if self._peak is not None:
             metrics["throughput/mfu"] = self.tokens_per_s * self._flops / (self._peak * trainer.world_size)
-        metrics["memory/max_gib"] = max_memory_gib(pl_module.device)
+        if (memory := max_memory_gib(pl_module.device)) is not None:
+            metrics["memory/max_gib"] = memory
         self._loss, self._steps, self._mark = 0.0, 0, time.perf_counter()
         return metrics
 
@@ -113,9 +113,13 @@ class Metrics(Callback):
             logger.log_metrics(metrics, step=step)
 
 
-def max_memory_gib(device: torch.device) -> float:
-    """The most memory that was in use: the device's on CUDA, the process's elsewhere."""
+def max_memory_gib(device: torch.device) -> float | None:
+    """The most memory that was in use: the device's on CUDA, the process's elsewhere; None where nothing tells it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return None
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
