@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "data": ({"data"}, {"torch", "numpy", "lightning", "filelock", "tokenizers", "annotated_types", "pooch"}),
     "inference": ({"inference", "data", "model", "runs", "devices"}, {"torch", "safetensors", "torchmetrics"}),
     "training": (
-        {"training", "inference", "data", "model", "runs", "devices"},
+        {"training", "inference", "data", "model", "runs", "devices", "streams"},
         {"torch", "numpy", "lightning", "torchmetrics", "wandb", "rich", "annotated_types"},
     ),
     "runs": ({"runs"}, {"torch", "lightning", "yaml"}),

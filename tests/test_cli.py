@@ -17,6 +17,8 @@ import torch
 import yaml
 from tests.forkserver import run_command
 
+from minigpt.cli import exit_on_signals
+
 ROOT = Path(__file__).parents[1]
 TINY = ["debug=fast", "precision=32-true", "trainer.log_every_n_steps=1"]
 
@@ -217,24 +219,50 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(cli, tmp_path):
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+CLOSED_PIPE = None
+is_nohup = pytest.mark.skipif(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, reason="SIGHUP is ignored here")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=is_nohup),
+        (CLOSED_PIPE, 141),
+    ],
+)
 def test_a_signal_saves_and_leaves(tmp_path, number, code):
     command = [sys.executable, ROOT / "src" / "train.py", *TINY, "trainer.max_steps=100000", "callbacks.samples=null"]
     command += ["trainer.val_every_n_steps=100000", "paths.log_dir=logs", "paths.data_dir=data"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    command += ["+callbacks.progress.line_every_s=0.1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if line.startswith("step"):
                 break
-        process.send_signal(number)
+        process.stdout.close()
+        if number is not CLOSED_PIPE:
+            process.send_signal(number)
         begin = time.monotonic()
-        process.communicate(timeout=60)
+        process.wait(timeout=60)
+        assert "Traceback" not in process.stderr.read()
     assert process.returncode == code and time.monotonic() - begin < 30
     run = only_run(tmp_path)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     assert (run / "checkpoints" / f"step_{summary['steps']}.ckpt").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=is_nohup)])
+def test_a_signal_before_the_first_step_exits_as_ctrl_c_does(number):
+    previous = signal.getsignal(number)
+    try:
+        exit_on_signals()
+        with pytest.raises(SystemExit) as end:
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, previous)
+    assert end.value.code == 128 + number
 
 
 def nobody_left(group: int) -> bool:

@@ -70,7 +70,7 @@ class ProcessLauncher(Launcher):
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
         summary: dict[str, Any] = read_summary(directory) or {"error": f"ended with exit code {done.returncode}"}
         if done.returncode:
-            summary["status"] = "interrupted" if done.returncode in (130, 143) else "failed"
+            summary["status"] = "interrupted" if done.returncode > 128 else "failed"  # 128 + signal
         directory.mkdir(parents=True, exist_ok=True)
         write_summary(directory, {**summary, "overrides": own})
         return JobReturn(

@@ -2,18 +2,21 @@
 
 `python src/train.py` calls `main(config)` of src/train.py with the checked configuration as plain data. The exit codes:
 
-    0    finished
+    0    finished, or the reader of the output has closed the pipe, as `head` does
     1    failed
     2    a mistake on the command line or in a file that it names: one line on standard error, nothing begun
-    130  SIGINT      143  SIGTERM      138  SIGUSR1 in a Slurm job (see `minigpt.training.fit`)
+    130  SIGINT      143  SIGTERM      129  SIGHUP (a closed terminal)
+    141  a training whose output was closed      138  SIGUSR1 in a Slurm job (see `minigpt.training.fit`)
 """
 
 import os
 import secrets
+import signal
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
@@ -36,6 +39,7 @@ from minigpt.config.schema import COMMANDS
 from minigpt.runs.directory import CONFIG, is_rank_zero
 from minigpt.runs.resume import select_run
 from minigpt.runs.summary import is_complete, read_summary
+from minigpt.streams import discard, guard
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -51,6 +55,8 @@ def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[
 
     def decorate(main: Callable[[dict[str, Any]], Any]) -> Callable[[], None]:
         def task(composed: DictConfig) -> Any:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:  # the jobs of a sweep are processes of their own
+                exit_on_signals()
             try:
                 return main(prepare(composed, name))
             except BrokenPipeError:
@@ -72,15 +78,16 @@ def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[
                 sys.stdout.reconfigure(errors="backslashreplace")
             sys.path.append(str(Path.cwd()))  # a typed `_target_` may stand in a file of the current directory
             folders = [CONF]
-            try:
-                folders += check_flags()
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
-            except KeyboardInterrupt:
-                sys.exit(INTERRUPTED)
-            except BrokenPipeError:
-                end_quietly()
-            except Exception as error:  # Hydra raises many kinds for a command line that it cannot compose
-                refuse(error, folders)
+            with redirect_stderr(guard(sys.stderr)), redirect_stdout(sys.stdout or guard(None)):
+                try:
+                    folders += check_flags()
+                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+                except KeyboardInterrupt:
+                    sys.exit(INTERRUPTED)
+                except BrokenPipeError:
+                    end_quietly()
+                except Exception as error:  # Hydra raises many kinds for a command line that it cannot compose
+                    refuse(error, folders)
 
         return run
 
@@ -155,9 +162,17 @@ def refuse_several(composed: DictConfig) -> None:
                 raise ConfigError(f"{override}: choose one of them, {group} is a single component")
 
 
+def exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end this process as SIGINT does, so that it tidies up; `nohup` has SIGHUP ignored."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
 def end_quietly() -> NoReturn:
     """Exit when the reader of our output has closed it, as `head` does."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard(sys.stdout)
     sys.exit(0)
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from minigpt.data.datamodule import TextDataModule
 from minigpt.runs.run import Run
 from minigpt.runs.slurm import requeue
+from minigpt.streams import lasting_output
 from minigpt.training.callbacks import find
 from minigpt.training.callbacks.checkpoint_callback import Checkpoints
 from minigpt.training.callbacks.graceful_stop import PREEMPTION, GracefulStop
@@ -20,13 +21,15 @@ from minigpt.training.run_report import best_loss, log_run_end, log_run_start
 from minigpt.training.trainer import Trainer
 
 log = logging.getLogger("minigpt")
+LIGHTNING_CODES = {SIGTERMException: 143, SystemExit: 130}  # of how it ends `fit`
 
 
+@lasting_output()
 def fit(trainer: Trainer, module: LanguageModel, data: TextDataModule, run: Run) -> float | None:
     """Train to `max_steps`, from the start or from the run's checkpoint; return the lowest validation loss.
 
-    Ends the process with 130 after SIGINT, 143 after SIGTERM, 138 after SIGUSR1 in a Slurm job, which is requeued (a
-    checkpoint is saved), and 1 after an error.
+    Ends the process with 128 and the signal's number after one that `GracefulStop` answers (a checkpoint is saved, and
+    a Slurm job is requeued after SIGUSR1), and with 1 after an error.
 
     Raises:
         ValueError: the run cannot begin, see `check_run`; nothing has been written then.
@@ -42,8 +45,8 @@ def fit(trainer: Trainer, module: LanguageModel, data: TextDataModule, run: Run)
         trainer.fit(module, datamodule=data, ckpt_path=None if run.plan is None else run.plan.checkpoint)
         if stop.received is not None:
             status, code = "interrupted", 128 + stop.received
-    except SystemExit as exit:  # Lightning's answer to a signal before the first step, or to a second one
-        code = 143 if isinstance(exit, SIGTERMException) else 130
+    except SystemExit as exit:  # the answer to a signal before the first step, or to a second one
+        code = exit.code if isinstance(exit.code, int) and exit.code > 128 else LIGHTNING_CODES[type(exit)]
         status, error = "interrupted", "interrupted in the middle of a step"
     except Exception as failure:
         status, code, error = "failed", 1, first_line(failure)

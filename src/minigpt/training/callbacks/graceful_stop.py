@@ -1,24 +1,31 @@
 """End a run well: validate the last step; when told to stop, finish the step, save, exit."""
 
 import signal
+import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from minigpt.runs.slurm import job_id
+from minigpt.streams import Output
 from minigpt.training.module import is_logged, optimizer_step_is_done
 
-PREEMPTION: int | None = getattr(signal, "SIGUSR1", None)  # None on Windows
+# None where the system lacks them, as Windows does.
+PREEMPTION: int | None = getattr(signal, "SIGUSR1", None)
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+SIGPIPE = 13
 
 
 class GracefulStop(Callback):
-    """On SIGINT or SIGTERM, finishes the step and ends the run as if it were done; a second SIGINT ends it at once.
+    """On SIGINT, SIGTERM or SIGHUP, finishes the step and ends the run as if it were done.
 
-    So does SIGUSR1 in a Slurm job, which announces that the job will be preempted.
+    A second SIGINT ends it at once. SIGUSR1 does the same in a Slurm job, where it announces that the job will be
+    preempted, and so does a closed pipe at the standard output, which counts as SIGPIPE. A SIGHUP that is ignored, as
+    by `nohup`, stays ignored.
 
     Attributes:
         received: the signal, or None.
@@ -26,11 +33,13 @@ class GracefulStop(Callback):
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._output: TextIO | None = None
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._output = sys.stdout  # of `fit`; a progress bar will put its own in front of it
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, *([PREEMPTION] if PREEMPTION and job_id() else [])):
+            for number in stop_signals():
                 self._previous[number] = signal.signal(number, self.receive)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
@@ -46,6 +55,8 @@ class GracefulStop(Callback):
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True  # Lightning would end by itself, but without validating the last step
             return
+        if self.received is None and isinstance(self._output, Output) and self._output.is_broken_pipe:
+            self.received = SIGPIPE
         if trainer.world_size > 1:
             # All ranks must stop at the same step. GPUs agree where Metrics makes them wait anyway.
             if pl_module.device.type != "cpu" and not is_logged(trainer, trainer.global_step):
@@ -60,3 +71,13 @@ class GracefulStop(Callback):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def stop_signals() -> list[int]:
+    """Return the signals that end a run, as far as this system has them."""
+    found: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+        found.append(HANGUP)
+    if PREEMPTION is not None and job_id() is not None:
+        found.append(PREEMPTION)
+    return found
