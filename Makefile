@@ -4,35 +4,57 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 NANOGPT_DIR ?=
+# uv installs where it is there, pip elsewhere; `make UV= ...` keeps to pip and its configuration.
+UV ?= $(shell command -v uv 2>/dev/null)
+MAKE_VENV = $(if $(UV),$(UV) venv --quiet --seed --python $(PYTHON),$(PYTHON) -m venv)
+INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+# The package index that torch comes from. Empty: PyTorch's index of CPU builds on a Linux machine without an NVIDIA GPU,
+# if that index answers within some seconds, and the usual one elsewhere.
+TORCH_INDEX_URL ?=
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+ANSWERS := timeout 5 $(PYTHON) -c "import urllib.request; urllib.request.urlopen('$(CPU_INDEX)/torch/', timeout=3)" 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check format bench bench-gpu classics faults audit sbom dashboard clean
+.PHONY: help install setup train test check format bench bench-gpu curve classics faults audit sbom dashboard clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(STAMP) ## make .venv and install the pinned dependencies, unless that is done
+install: $(STAMP) ## make .venv and install what training needs, in the pinned versions, unless that is done
+
+setup: $(DEV_STAMP) ## the same, and what tests and checks need
 
 # torch first and alone: the other packages then take the build that is there.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"miniGPT needs Python 3.11, 3.12 or 3.13, not {v.major}.{v.minor}: make PYTHON=python3.12 ...")'
 	@echo "Installing the dependencies into $(VENV); this happens once."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,tensorboard]'
-	@touch $(STAMP)
+	@test -x $(BIN)/python || $(MAKE_VENV) $(VENV)
+	@index='$(TORCH_INDEX_URL)'; \
+	if [ -z "$$index" ] && [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! ls /dev/nvidia* >/dev/null 2>&1 && $(ANSWERS); then \
+		index='$(CPU_INDEX)'; \
+		echo "No NVIDIA GPU here: torch is the CPU build of $$index (for the one with CUDA: TORCH_INDEX_URL=https://pypi.org/simple)"; \
+	fi; \
+	$(INSTALL) $${index:+--no-deps --index-url "$$index"} "$$(grep '^torch==' constraints.txt)"
+	@$(INSTALL) -c constraints.txt -e .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	@echo "Installing the tools of the tests into $(VENV); this happens once."
+	@$(INSTALL) -c constraints.txt -e '.[test,tensorboard]'
+	@touch $@
 
 train: $(STAMP) ## train on Tiny Shakespeare; options: make train ARGS="model=small"
 	@$(BIN)/python src/train.py $(if $(or $(findstring data=,$(ARGS)),$(findstring resume=,$(ARGS)),$(findstring debug=,$(ARGS))),,$$($(BIN)/python -m minigpt.synthetic_fallback)) $(ARGS)
 
-test: $(STAMP) ## run the tests (under five minutes on two cores)
+test: $(DEV_STAMP) ## run the tests (under five minutes on two cores)
 	@$(BIN)/python -m pytest
 
-check: $(STAMP) ## check style and types; and that nothing is used that Windows lacks
+check: $(DEV_STAMP) ## check style and types; and that nothing is used that Windows lacks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/basedpyright --pythonplatform Windows
 
-format: $(STAMP) ## fix style
+format: $(DEV_STAMP) ## fix style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
 bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench NANOGPT_DIR=../nanoGPT
@@ -41,17 +63,22 @@ bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench N
 bench-gpu: $(STAMP) ## the same on a CUDA GPU: make bench-gpu NANOGPT_DIR=../nanoGPT ARGS="--only medium"
 	@$(BIN)/python -m benchmarks.gpu --nanogpt "$(NANOGPT_DIR)" $(ARGS)
 
+curve: $(STAMP) ## time to nanoGPT's loss, and docs/curve.png from it: make curve NANOGPT_DIR=../nanoGPT (10 minutes)
+	@$(INSTALL) -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m benchmarks.time_to_loss --nanogpt "$(NANOGPT_DIR)" $(ARGS)
+	@$(BIN)/python docs/plot_curve.py
+
 classics: $(STAMP) ## train every row of the tables of docs/classics.md, and draw its curves (half an hour)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@$(INSTALL) -c constraints.txt -e '.[docs]'
 	@$(BIN)/python -m benchmarks.classics $(ARGS)
 
-faults: $(STAMP) ## cause faults on purpose: kill -9, full disks, malicious files (10 minutes)
+faults: $(DEV_STAMP) ## cause faults on purpose: kill -9, full disks, malicious files (10 minutes)
 	@$(BIN)/python -m benchmarks.faults
 
 audit: $(TOOLS)/.installed ## check the pinned versions against the advisory database (needs a network)
 	@$(TOOLS)/bin/pip-audit --progress-spinner off --disable-pip --no-deps -r constraints.txt
 
-sbom: $(STAMP) $(TOOLS)/.installed ## write the software bill of materials: build/sbom.json (CycloneDX)
+sbom: $(DEV_STAMP) $(TOOLS)/.installed ## write the software bill of materials: build/sbom.json (CycloneDX)
 	@mkdir -p build
 	@$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml -o build/sbom.json
 	@echo written to build/sbom.json

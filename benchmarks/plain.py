@@ -66,14 +66,14 @@ def steps(
         yield time.perf_counter() - start
 
 
-def nanogpt_steps(tokens: np.ndarray, vocab_size: int) -> Iterator[float]:
-    """nanoGPT's CPU configuration: batch size 12, float32, AdamW 1e-3, gradient norm clipped to 1."""
+def nanogpt_steps(tokens: np.ndarray, vocab_size: int, *, bf16: bool = False) -> Iterator[float]:
+    """nanoGPT's CPU configuration: batch size 12, AdamW 1e-3, gradient norm clipped to 1; float32, or bfloat16."""
     torch.manual_seed(1)
     model = nanogpt_model(vocab_size)
     groups = parameter_groups(model)
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=False)
     sampler = RandomSampler(num_tokens=len(tokens), block_size=64, seed=1)
-    return steps(model, optimizer, TrainLoader(tokens, sampler, batch_size=12, **ENDLESS))
+    return steps(model, optimizer, TrainLoader(tokens, sampler, batch_size=12, **ENDLESS), bf16=bf16)
 
 
 def plain_run(

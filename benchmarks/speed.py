@@ -1,7 +1,7 @@
 """`make bench`: the speed of miniGPT and of the alternatives, measured alternately on the same machine.
 
     time to loss    experiment=fast_cpu to nanoGPT's CPU result, against nanoGPT's own steps
-    steps           tokens per second of the same model, text and AdamW
+    steps           tokens per second of the same model, text and AdamW, in float32 (as nanoGPT on a CPU) and bfloat16
     overhead        the cost of Lightning, logging, W&B and the progress bar per step
     generation      tokens per second with the key-value cache and without
     data path       tokens per second of the data loader, and its memory with a long text
@@ -44,6 +44,7 @@ NANOGPT = """
 """.split()
 NANOGPT_STEPS = 2000  # of its CPU configuration, which ends at an exact loss of 1.89
 GOAL = 1.89
+PRECISIONS = ("32-true", "bf16-mixed")  # nanoGPT's own on a CPU, and what miniGPT chooses where the CPU has bfloat16
 TEXT = "tinyshakespeare/input.txt"
 DATA_DIR = os.environ.get("MINIGPT_DATA_DIR", str(ROOT / "data"))
 
@@ -61,42 +62,50 @@ def nanogpt_step(checkout: Path, folder: Path, count: int) -> float:
 
 
 def measure_time_to_loss(folder: Path, checkout: Path | None, seeds: int) -> dict[str, Any]:
-    """Training seconds of experiment=fast_cpu, and of nanoGPT's 2,000 steps, alternately."""
+    """Training seconds of experiment=fast_cpu, and of nanoGPT's 2,000 steps in float32, alternately."""
     corpus, runs = tiny_shakespeare(), []
     for seed in range(1, seeds + 1):
         run = train(folder, "experiment=fast_cpu", f"seed={seed}")
         loop = nanogpt_steps(corpus.train, corpus.tokenizer.vocab_size)
         plain = statistics.median(itertools.islice(loop, 100)) * NANOGPT_STEPS
-        found = {name: run[name] for name in ("val_loss", "train_s", "whole_program_s", "parameters", "steps")}
+        names = ("val_loss", "train_s", "whole_program_s", "parameters", "steps", "precision")
+        found = {name: run[name] for name in names}
         found |= {"seed": seed, "plain_s": plain, "times_plain": plain / run["train_s"]}
         if checkout is not None:
             theirs = nanogpt_step(checkout, folder, 100) * NANOGPT_STEPS
             found |= {"nanogpt_s": theirs, "times_nanogpt": theirs / run["train_s"]}
         runs.append(found)
         print(found, flush=True)
-    return {"goal": GOAL, "reached": sum(run["val_loss"] <= GOAL for run in runs), "runs": runs} | medians(runs)
+    reached = sum(run["val_loss"] <= GOAL for run in runs)
+    return {"goal": GOAL, "reached": reached, "precision": runs[0]["precision"], "runs": runs} | medians(runs)
 
 
 def measure_steps(folder: Path, checkout: Path | None, repeats: int) -> dict[str, Any]:
-    """Tokens per second of nanoGPT's CPU model with AdamW: whole runs against the plain loop.
+    """Tokens per second of nanoGPT's CPU model with AdamW, in each precision: whole runs, the plain loop, nanoGPT.
 
-    The loops count with their median step; runs with the median of windows of ten steps, each with a logged one.
+    `times_plain` is relative to the plain loop in the same precision. nanoGPT computes in float32 on a CPU, so
+    `times_nanogpt` compares like with like in the row of 32-true alone. The loops count with their median step; runs
+    with the median of windows of ten steps, each with a logged one.
     """
-    corpus, runs = tiny_shakespeare(), []
+    corpus = tiny_shakespeare()
+    runs: dict[str, list[dict[str, float]]] = {precision: [] for precision in PRECISIONS}
     for _ in range(repeats):
-        loop = nanogpt_steps(corpus.train, corpus.tokenizer.vocab_size)
-        plain = statistics.median(itertools.islice(loop, 150))
-        options = ["experiment=nanogpt_cpu", "precision=auto", "trainer.max_steps=300", "trainer.val_every_n_steps=300"]
-        run = {"tokens_per_s": 12 * 64 / median_step(train(folder, *options)), "plain_tokens_per_s": 12 * 64 / plain}
-        run["compiled_tokens_per_s"] = 12 * 64 / median_step(train(folder, *options, "compile=true"))
-        run["times_plain"] = run["tokens_per_s"] / run["plain_tokens_per_s"]
-        if checkout is not None:
-            theirs = run["nanogpt_tokens_per_s"] = 12 * 64 / nanogpt_step(checkout, folder, 150)
-            run["times_nanogpt"] = run["tokens_per_s"] / theirs
-            run["compiled_times_nanogpt"] = run["compiled_tokens_per_s"] / theirs
-        runs.append(run)
-        print(run, flush=True)
-    return {"runs": runs} | medians(runs)
+        theirs = None if checkout is None else 12 * 64 / nanogpt_step(checkout, folder, 150)
+        for precision in PRECISIONS:
+            loop = nanogpt_steps(corpus.train, corpus.tokenizer.vocab_size, bf16=precision == "bf16-mixed")
+            plain = 12 * 64 / statistics.median(itertools.islice(loop, 150))
+            options = ["experiment=nanogpt_cpu", f"precision={precision}"]
+            options += ["trainer.max_steps=300", "trainer.val_every_n_steps=300"]
+            own, compiled = (12 * 64 / median_step(train(folder, *options, *more)) for more in ([], ["compile=true"]))
+            run = {"tokens_per_s": own, "compiled_tokens_per_s": compiled, "plain_tokens_per_s": plain}
+            run["times_plain"] = own / plain
+            if theirs is not None:
+                run |= {"nanogpt_tokens_per_s": theirs, "times_nanogpt": own / theirs}
+                run["compiled_times_nanogpt"] = compiled / theirs
+            runs[precision].append(run)
+            print(precision, run, flush=True)
+    rows = [{"precision": p, "nanogpt_precision": PRECISIONS[0], "runs": r} | medians(r) for p, r in runs.items()]
+    return {"rows": rows}
 
 
 def median_step(run: dict[str, Any]) -> float:
@@ -108,7 +117,8 @@ def median_step(run: dict[str, Any]) -> float:
 def measure_generation(model: nn.Module, new_tokens: int, repeats: int) -> dict[str, Any]:
     """Tokens per second at batch size 1: as src/generate.py samples them, and recomputing the whole context.
 
-    The latter in nanoGPT's own precision, float32 on a CPU and bfloat16 on a GPU.
+    The latter in nanoGPT's own precision, float32 on a CPU and bfloat16 on a GPU. The former on a CPU reads the
+    matrices in float16 for each token, and the prompt in the precision that training takes there.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -223,8 +233,9 @@ def main() -> None:
         }
         results = {name: measure() for name, measure in benchmarks.items() if name in (arguments.only or benchmarks)}
     for name, result in results.items():
-        shown = {k: round(v, 3) for k, v in result.items() if isinstance(v, int | float)}
-        print(f"{name:14} " + "  ".join(f"{k} {v:,}" for k, v in shown.items()))
+        for row in result.get("rows", [result]):
+            shown = {k: f"{v:,.3f}" if isinstance(v, float) else v for k, v in row.items() if not isinstance(v, list)}
+            print(f"{name:14} " + "  ".join(f"{k} {v}" for k, v in shown.items()))
     write_results("speed", results, merge=bool(arguments.only))
 
 

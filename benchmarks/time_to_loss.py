@@ -2,7 +2,8 @@
 
 Trains the default configuration and, if a checkout of nanoGPT is given, nanoGPT's own CPU configuration, alternately on
 the same machine, and writes the results as JSON to benchmarks/results/. Both are timed by their training steps alone
-(without validation, sampling and start-up) and as whole programs.
+(without validation, sampling and start-up) and as whole programs. nanoGPT computes in float32 on a CPU, miniGPT in the
+precision that is fast there. The curves of all runs are in the results; `make curve` draws docs/curve.png from them.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 
 from benchmarks.report import medians, train, write_results
 
-GOAL = 1.88  # nanoGPT's README: the validation loss of its CPU configuration
+GOAL = 1.88  # the validation loss of nanoGPT's CPU configuration, by its README: https://github.com/karpathy/nanoGPT
 NANOGPT = """
     config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64
     --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0
@@ -37,27 +38,47 @@ def run_minigpt(folder: Path, options: list[str]) -> dict[str, Any]:
         "step_ms": 1000 * step_s,
         "whole_program_s": run["whole_program_s"],
         "train_s_to_goal": reached[0] * step_s if reached else None,
+        "precision": run["precision"],
+        "curve": loss_curve(run["records"]),
     }
 
 
+def loss_curve(records: list[dict[str, str]]) -> list[dict[str, float | None]]:
+    """The losses of a run's records over its seconds of training; None where a record has no such loss."""
+    seconds, last, curve = 0.0, 0, []
+    for record in records:
+        step = int(record["step"])
+        if step_ms := record.get("throughput/step_ms"):
+            seconds, last = seconds + (step - last) * float(step_ms) / 1000, step
+        losses = {name: float(record[name]) if record.get(name) else None for name in ("train/loss", "val/loss")}
+        curve.append({"step": step, "train_s": seconds, **losses})
+    return curve
+
+
 def run_nanogpt(checkout: Path, folder: Path) -> dict[str, Any]:
-    """Run nanoGPT's CPU configuration once. Its losses are its own estimates from 20 random batches."""
+    """Run nanoGPT's CPU configuration once, in float32. Its losses are its own estimates from 20 random batches."""
     start = time.perf_counter()
     command = [sys.executable, "train.py", *NANOGPT, f"--out_dir={folder / 'nanogpt'}"]
     done = subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True)
-    seconds = time.perf_counter() - start
-    steps = {int(n): float(ms) for n, ms in re.findall(r"iter (\d+): loss .*, time ([\d.]+)ms", done.stdout)}
-    losses = [float(loss) for loss in re.findall(r"val loss ([\d.]+)", done.stdout)]
-    plain = [ms for n, ms in steps.items() if n % 250]  # every 250th step includes an evaluation
+    return read_nanogpt(done.stdout) | {"whole_program_s": time.perf_counter() - start, "precision": "32-true"}
+
+
+def read_nanogpt(output: str) -> dict[str, Any]:
+    """The losses and times that nanoGPT printed."""
+    times = {int(n): float(ms) for n, ms in re.findall(r"iter (\d+): loss .*, time ([\d.]+)ms", output)}
+    losses = {int(n): float(loss) for n, loss in re.findall(r"step (\d+): train loss .*, val loss ([\d.]+)", output)}
+    plain = [ms for n, ms in times.items() if n % 250]  # every 250th step includes an evaluation
     step_ms = statistics.median(plain)
-    count = len(steps) - 1  # steps 0 to 2000
-    train_s = (sum(plain) + step_ms * (len(steps) - len(plain))) / 1000
+    step_s = {n: (ms if n % 250 else step_ms) / 1000 for n, ms in times.items()}
     return {
-        "val_loss_estimate": min(losses),
-        "steps": count,
-        "train_s": train_s,
+        "val_loss_estimate": min(losses.values()),
+        "steps": len(times) - 1,  # steps 0 to 2000
+        "train_s": sum(step_s.values()),
         "step_ms": step_ms,
-        "whole_program_s": seconds,
+        "curve": [
+            {"step": step, "train_s": sum(s for n, s in step_s.items() if n < step), "val/loss": loss}
+            for step, loss in losses.items()
+        ],
     }
 
 
@@ -74,17 +95,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(arguments.repeats):
             ours.append(run_minigpt(Path(folder), arguments.options))
-            print("miniGPT", ours[-1], flush=True)
+            print("miniGPT", medians(ours[-1:]), flush=True)
             if arguments.nanogpt:
                 theirs.append(run_nanogpt(Path(arguments.nanogpt).absolute(), Path(folder)))
-                print("nanoGPT", theirs[-1], flush=True)
+                print("nanoGPT", medians(theirs[-1:]), flush=True)
     report = {"options": arguments.options, "minigpt": medians(ours), "minigpt_runs": ours}
     if theirs:
         report |= {"nanogpt": medians(theirs), "nanogpt_runs": theirs}
         for key in ("train_s", "whole_program_s"):
             ratio = statistics.median(n[key] / m[key] for m, n in zip(ours, theirs, strict=True))
             report[f"times_faster_{key}"] = ratio
-            print(f"{key}: {ratio:.2f} times as fast as nanoGPT")
+            print(
+                f"{key}: {ratio:.2f} times as fast as nanoGPT, {ours[0]['precision']} against {theirs[0]['precision']}"
+            )
     write_results("time_to_loss", report)
 
 

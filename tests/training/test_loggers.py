@@ -11,7 +11,8 @@ import pytest
 
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import truncate_metrics
-from minigpt.training.loggers import CSVLogger, WandB, resolve_mode
+from minigpt.training import loggers
+from minigpt.training.loggers import CSVLogger, TensorBoard, WandB, resolve_mode
 
 
 def run_in(directory):
@@ -113,3 +114,9 @@ def test_an_offline_run_is_continued_under_its_id(tmp_path):
     again.log_metrics({"train/loss": 1.0}, step=2)
     again.finish(0)
     assert again.version == first.version and again.folder != first.folder
+
+
+def test_tensorboard_that_is_not_installed_is_a_line_of_advice(tmp_path, monkeypatch):
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install .* -e "\.\[tensorboard\]"'):
+        TensorBoard(run=run_in(tmp_path))

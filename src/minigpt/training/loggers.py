@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -210,6 +211,8 @@ class TensorBoard(TensorBoardLogger):
     """TensorBoard's event files in the run directory's `tensorboard/`."""
 
     def __init__(self, *, run: Run) -> None:
+        if find_spec("tensorboard") is None:
+            raise ValueError('TensorBoard is not installed: pip install -c constraints.txt -e ".[tensorboard]"')
         super().__init__(str(run.directory or ""), name="", version="tensorboard")
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
