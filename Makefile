@@ -17,7 +17,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 ANSWERS := timeout 5 $(PYTHON) -c "import urllib.request; urllib.request.urlopen('$(CPU_INDEX)/torch/', timeout=3)" 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup train test check format bench bench-gpu curve classics faults audit sbom dashboard clean
+.PHONY: help install setup train test check format bench bench-gpu curve classics faults mutants audit sbom dashboard clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ classics: $(STAMP) ## train every row of the tables of docs/classics.md, and dra
 
 faults: $(DEV_STAMP) ## cause faults on purpose: kill -9, full disks, malicious files (10 minutes)
 	@$(BIN)/python -m benchmarks.faults
+
+mutants: $(DEV_STAMP) ## make small deliberate bugs, and count those that the tests notice: make mutants ARGS="--near"
+	@$(BIN)/python -m benchmarks.mutants $(ARGS)
 
 audit: $(TOOLS)/.installed ## check the pinned versions against the advisory database (needs a network)
 	@$(TOOLS)/bin/pip-audit --progress-spinner off --disable-pip --no-deps -r constraints.txt

@@ -120,3 +120,13 @@ def test_tensorboard_that_is_not_installed_is_a_line_of_advice(tmp_path, monkeyp
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install .* -e "\.\[tensorboard\]"'):
         TensorBoard(run=run_in(tmp_path))
+
+
+def test_tensorboard_lies_in_the_run_directory(tmp_path):
+    pytest.importorskip("tensorboard")
+    logger = TensorBoard(run=run_in(tmp_path))
+    logger.log_metrics({"train/loss": 2.0}, step=1)
+    logger.save()
+    logger.finalize("success")
+    assert list((tmp_path / "tensorboard").iterdir()), "and in no folder below"
+    assert [p.name for p in tmp_path.iterdir()] == ["tensorboard"]

@@ -35,6 +35,16 @@ def test_every_parameter_is_in_the_group_of_its_role(model):
     assert all(name.endswith(("norm.weight", "bias")) for name in found["vector"])
 
 
+def test_a_head_of_its_own_is_a_table(model):
+    untied = GPT(
+        **{"vocab_size": 7, "block_size": 8, "num_layers": 1, "num_heads": 2, "dim": 16, "norm": LayerNorm},
+        **{"attention": CausalSelfAttention, "mlp": MLP, "positions": LearnedPositions},
+    )
+    (tables,) = [group["params"] for group in parameter_groups(untied) if group["role"] == "embedding"]
+    expected = (untied.embedding.weight, untied.positions.embedding.weight, untied.head.weight)
+    assert {id(p) for p in tables} == {id(p) for p in expected}
+
+
 def test_only_matrices_are_decayed(model):
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.1, weight_decay=0.5)
     before = {name: p.clone() for name, p in model.named_parameters()}

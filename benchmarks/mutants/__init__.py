@@ -1,0 +1,1 @@
+"""Mutation testing: small deliberate bugs, and how many of them the tests notice."""
