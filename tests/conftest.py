@@ -1,6 +1,7 @@
 """What several tests use: composed configurations, tiny models and texts, and the commands as real processes."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 # Two tests run side by side, and a tiny model gains nothing from more threads, here or in a process begun here.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+CACHE = tempfile.TemporaryDirectory(prefix="cache-")  # measurements of the machine
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
@@ -36,9 +37,11 @@ from minigpt.config.errors import ConfigError, explain
 from minigpt.config.packaged import CONF, config_groups
 from minigpt.config.saved import merge_saved
 from minigpt.config.schema import COMMANDS
+from minigpt.deferred_imports import defer_imports
 from minigpt.runs.directory import CONFIG, is_rank_zero
 from minigpt.runs.resume import select_run
 from minigpt.runs.summary import is_complete, read_summary
+from minigpt.startup import StartNotice, limit_spinning
 from minigpt.streams import discard, guard
 
 USAGE, INTERRUPTED = 2, 130
@@ -54,16 +57,22 @@ def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[
     """
 
     def decorate(main: Callable[[dict[str, Any]], Any]) -> Callable[[], None]:
+        notice = StartNotice()
+
         def task(composed: DictConfig) -> Any:
             if HydraConfig.get().mode != RunMode.MULTIRUN:  # the jobs of a sweep are processes of their own
                 exit_on_signals()
             try:
-                return main(prepare(composed, name))
+                config = prepare(composed, name)
+                defer_imports()
+                notice.clear()
+                return main(config)
             except BrokenPipeError:
                 end_quietly()
             except (ValueError, OSError, OmegaConfBaseException, HydraException) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # a launcher that runs jobs within this process goes on with the next one
+                notice.clear()
                 refuse(error)
             except Exception:
                 traceback.print_exc()
@@ -71,27 +80,34 @@ def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[
 
         task.__module__ = main.__module__  # Hydra names the job after the file of its task
 
-        def run() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them at length
-            OmegaConf.register_new_resolver("help", lambda: describe_command(name), replace=True)
-            if isinstance(sys.stdout, TextIOWrapper):  # a pipe on Windows has its code page, and a text may have more
-                sys.stdout.reconfigure(errors="backslashreplace")
-            sys.path.append(str(Path.cwd()))  # a typed `_target_` may stand in a file of the current directory
-            folders = [CONF]
-            with redirect_stderr(guard(sys.stderr)), redirect_stdout(sys.stdout or guard(None)):
-                try:
-                    folders += check_flags()
-                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
-                except KeyboardInterrupt:
-                    sys.exit(INTERRUPTED)
-                except BrokenPipeError:
-                    end_quietly()
-                except Exception as error:  # Hydra raises many kinds for a command line that it cannot compose
-                    refuse(error, folders)
-
-        return run
+        return partial(run_command, name, task, notice)
 
     return decorate
+
+
+def run_command(name: str, task: Callable[[DictConfig], Any], notice: StartNotice) -> None:
+    """Compose the configuration of this command line and run the task with it; exit with the command's code."""
+    limit_spinning()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them at length
+    OmegaConf.register_new_resolver("help", lambda: describe_command(name), replace=True)
+    if isinstance(sys.stdout, TextIOWrapper):  # a pipe on Windows has its code page, and a text may have more
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.path.append(str(Path.cwd()))  # a typed `_target_` may stand in a file of the current directory
+    folders = [CONF]
+    with redirect_stderr(guard(sys.stderr)), redirect_stdout(sys.stdout or guard(None)):
+        notice.show()
+        try:
+            folders += check_flags()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            end_quietly()
+        except Exception as error:  # Hydra raises many kinds for a command line that it cannot compose
+            notice.clear()
+            refuse(error, folders)
+        finally:
+            notice.clear()
 
 
 def prepare(composed: DictConfig, name: str) -> dict[str, Any]:

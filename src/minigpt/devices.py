@@ -2,6 +2,8 @@
 
 import torch
 
+from minigpt.machine import WORTHWHILE, bfloat16_speedup
+
 
 def find_device(name: str) -> torch.device:
     """Return the torch device for auto, gpu, cpu, cuda or mps.
@@ -46,6 +48,17 @@ def cuda_has_bf16() -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU has instructions for bfloat16 matrix products (AVX512-BF16 or AMX)."""
+    """Whether the CPU multiplies matrices faster in bfloat16 than in float32.
+
+    It needs instructions for that (AVX512-BF16 or AMX), and torch must use them: the environment may forbid it
+    (`ATEN_CPU_CAPABILITY`, `ONEDNN_MAX_CPU_ISA`), and a build of torch may not know them. So the two are measured.
+    """
     capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16", False) or capabilities.get("amx_tile", False))
+    has_instructions = capabilities.get("avx512_bf16", False) or capabilities.get("amx_tile", False)
+    return bool(has_instructions) and bfloat16_speedup() > WORTHWHILE
+
+
+def score_precision(trained: str, device_type: str) -> str:
+    """Return the precision to score a model in: that of its training, but float32 where bfloat16 is emulated."""
+    emulated = trained == "bf16-mixed" and resolve_precision("auto", device_type) == "32-true"
+    return "32-true" if emulated else trained

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minigpt import devices
-from minigpt.devices import cpu_has_bf16, find_device, resolve_precision
+from minigpt.devices import cpu_has_bf16, find_device, resolve_precision, score_precision
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -29,9 +29,19 @@ def test_float16_needs_a_gpu(name):
 
 
 @pytest.mark.parametrize("capability", ["avx512_bf16", "amx_tile", "avx512_f", None])
-def test_bfloat16_depends_on_the_instructions_of_the_cpu(monkeypatch, capability):
+@pytest.mark.parametrize("times", [0.03, 1.05, 4.0])
+def test_bfloat16_needs_instructions_that_make_it_faster(monkeypatch, capability, times):
+    """Instructions alone do not suffice: ATEN_CPU_CAPABILITY=avx2 keeps torch from using them."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", capability: True})
-    assert cpu_has_bf16() == (capability in ("avx512_bf16", "amx_tile"))
+    monkeypatch.setattr(devices, "bfloat16_speedup", lambda: times)
+    assert cpu_has_bf16() == (capability in ("avx512_bf16", "amx_tile") and times == 4.0)
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_model_is_scored_in_its_precision_unless_that_is_emulated(monkeypatch, has_bf16):
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: has_bf16)
+    assert score_precision("bf16-mixed", "cpu") == ("bf16-mixed" if has_bf16 else "32-true")
+    assert score_precision("64-true", "cpu") == "64-true"
 
 
 def test_torch_still_reports_the_instructions_of_the_cpu():

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from minigpt.inference import precision
 from minigpt.inference.precision import float16_matvec, inference_precision
 from minigpt.inference.sampling import generate
 from minigpt.model.attention import CausalSelfAttention
@@ -39,6 +40,19 @@ def test_mixed_precision_equals_that_of_training(model):
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
+@pytest.fixture
+def fast_float16(monkeypatch):
+    monkeypatch.setattr(precision, "float16_matvec_speedup", lambda rows, columns: 3.0)
+
+
+def test_matrices_stay_in_float32_where_float16_is_no_faster(monkeypatch, model):
+    monkeypatch.setattr(precision, "float16_matvec_speedup", lambda rows, columns: 2.0 if rows == 11 else 0.7)
+    with float16_matvec(model):
+        replaced = [m for m in model.modules() if "forward" in vars(m)]
+    assert replaced == [model.head] and not vars(model.head).get("forward")
+
+
+@pytest.mark.usefixtures("fast_float16")
 def test_single_tokens_are_computed_in_float16_and_agree(model):
     """With the cache, token by token: closer to float32 than bfloat16 is."""
     tokens = torch.randint(11, (1, 8))
@@ -59,6 +73,7 @@ def test_single_tokens_are_computed_in_float16_and_agree(model):
         torch.testing.assert_close(logits(model.make_cache()), exact, atol=0, rtol=0)
 
 
+@pytest.mark.usefixtures("fast_float16")
 def test_generation_in_float16_samples_the_tokens_of_float32(model):
     def sample():
         options = {"max_new_tokens": 20, "generator": torch.Generator().manual_seed(3)}

@@ -69,7 +69,7 @@ class Evaluate:
     average_last_n: Annotated[PositiveInt, doc("average the weights of the run's newest n checkpoints")]
     eval_text: Annotated[str | None, doc("another UTF-8 text to score; the validation split when null")]
     device: Annotated[Device, doc("where to compute")]
-    precision: Annotated[Precision | None, doc("the run's own when null")]
+    precision: Annotated[Precision | None, doc("the run's own when null; float32 where bfloat16 is slow")]
     num_beams: Annotated[PositiveInt, doc("denoised lines: hypotheses that beam search keeps")]
     length_penalty: Annotated[NonNegativeFloat, doc("denoised lines: 0 favors short hypotheses")]
     num_decode_lines: Annotated[PositiveInt | None, doc("denoised lines: how many, from the first on; all when null")]

@@ -124,7 +124,7 @@ def find_name(target: str) -> tuple[str, Definition | ast.expr] | None:
                 return module, node.value
             if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value is not None:
                 return module, node.value
-        source = imported_from(tree, module, name)
+        source = imported_names(module).get(name)
         if source is None:
             return None
         module, _, name = source.rpartition(".")
@@ -134,27 +134,22 @@ def find_name(target: str) -> tuple[str, Definition | ast.expr] | None:
 def resolve(module: str, name: str) -> str:
     """The full dotted name of what a module calls `name`."""
     head, _, rest = name.partition(".")
+    found = imported_names(module).get(head, f"{module}.{head}")
+    return f"{found}.{rest}" if rest else found
+
+
+@functools.cache
+def imported_names(module: str) -> dict[str, str]:
+    """The names that a module imports, anywhere in it, each with the dotted name that it stands for."""
     tree = parse_module(module)
-    if tree is None:
-        return f"{module}.{name}"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if (alias.asname or alias.name) == head:
-                    return f"{alias.name}.{rest}" if rest else alias.name
-    source = imported_from(tree, module, head)
-    return f"{source}.{rest}" if source and rest else source or f"{module}.{name}"
-
-
-def imported_from(tree: ast.Module, module: str, name: str) -> str | None:
-    """Where `from ... import name` in a module takes the name from."""
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        for alias in node.names:
-            if (alias.asname or alias.name) == name:
-                return f"{absolute_module(node, module)}.{alias.name}"
-    return None
+    found: dict[str, str] = {}
+    for node in ast.walk(tree) if tree is not None else ():
+        if isinstance(node, ast.ImportFrom):
+            source = absolute_module(node, module)
+            found |= {alias.asname or alias.name: f"{source}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.asname or alias.name: alias.name for alias in node.names}
+    return found
 
 
 def absolute_module(node: ast.ImportFrom, module: str) -> str:

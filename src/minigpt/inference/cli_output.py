@@ -13,7 +13,7 @@ from minigpt.data.denoising import PairValLoader, read_lines
 from minigpt.data.loaders import ValLoader
 from minigpt.data.text_files import file_hash, locate_or_download, split_text
 from minigpt.data.tokenizer import LineTokenizer
-from minigpt.devices import resolve_precision
+from minigpt.devices import resolve_precision, score_precision
 from minigpt.inference.beam_search import beam_search
 from minigpt.inference.denoise_lines import denoise, score_denoising
 from minigpt.inference.load import LoadedModel
@@ -33,7 +33,10 @@ def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
     denoises = isinstance(loaded.tokenizer, LineTokenizer)
     batches, characters = (line_batches if denoises else text_batches)(loaded, path, val_fraction)
     device = next(loaded.model.parameters()).device
-    precision = resolve_precision(config["precision"] or loaded.precision, device.type)
+    typed = config["precision"]
+    precision = (
+        score_precision(loaded.precision, device.type) if typed is None else resolve_precision(typed, device.type)
+    )
     result = evaluate(loaded.model, loaded.objective, batches, precision)
     tokens_per_character = 1.0 if denoises else len(batches.tokens) / characters
     report = {

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from minigpt.machine import WORTHWHILE, float16_matvec_speedup
+
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 PURE = {"64": torch.float64, "bf16": torch.bfloat16, "16": torch.float16}
 
@@ -40,10 +42,12 @@ def float16_matvec(model: nn.Module) -> Iterator[None]:
     """Run nn.Linear in float16 for single-token decoding on a CPU, as in `sampling.generate`.
 
     The product of a matrix and a vector takes as long as reading the matrix. float16 halves the bytes of float32, and
-    torch has a kernel for a float16 matrix and a vector (and for nothing else), which together is 3 to 5 times as fast
-    (docs/notebook.md). The rounding error is an eighth of bfloat16's. Several tokens at once are computed as usual.
+    torch has a kernel for a float16 matrix and a vector (and for nothing else). With AVX-512 that is 3 to 5 times as
+    fast, with AVX2 it is slower (docs/notebook.md), so each shape is measured once. The rounding error is an eighth of
+    bfloat16's. Several tokens at once are computed as usual.
     """
-    linears = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.device.type == "cpu"]
+    on_cpu = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight.device.type == "cpu"]
+    linears = [m for m in on_cpu if float16_matvec_speedup(*m.weight.shape) > WORTHWHILE]
     for linear in linears:
         linear.forward = functools.partial(linear_matvec, linear.weight.half(), linear)
     try:

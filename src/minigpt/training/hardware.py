@@ -5,6 +5,7 @@ import time
 
 import torch
 
+SIZE = 512  # of the matrices whose product is measured; large enough for the peak, and a few milliseconds
 # Dense bfloat16 peaks [FLOP/s] from NVIDIA's data sheets; the longest name that is part of the device's name counts.
 CUDA_BF16_PEAKS = {
     "A100": 312e12,
@@ -30,7 +31,7 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str] | None
     """
     if device.type == "cpu":
         dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float32
-        return measure_product(device, dtype), f"measured product of two 1024 x 1024 {str(dtype)[6:]} matrices"
+        return measure_product(device, dtype), f"measured product of two {SIZE} x {SIZE} {str(dtype)[6:]} matrices"
     if device.type == "cuda" and precision.startswith("bf16"):
         name = torch.cuda.get_device_name(device)
         matches = [known for known in CUDA_BF16_PEAKS if re.search(rf"\b{known}\b", name)]
@@ -40,7 +41,7 @@ def peak_flops(device: torch.device, precision: str) -> tuple[float, str] | None
     return None
 
 
-def measure_product(device: torch.device, dtype: torch.dtype, size: int = 1024, repeats: int = 8) -> float:
+def measure_product(device: torch.device, dtype: torch.dtype, size: int = SIZE, repeats: int = 6) -> float:
     """Throughput [FLOP/s] of the fastest of a few square matrix products."""
     a = torch.randn(size, size, device=device).to(dtype)
     b = torch.randn(size, size, device=device).to(dtype)

@@ -10,10 +10,12 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 from urllib.parse import urlparse
 
@@ -135,13 +137,14 @@ class WandB(Logger):
         begin = partial(
             wandb.init, resume="allow", reinit="finish_previous", settings=settings, **redact(self._options)
         )
-        try:
-            self.wandb_run = begin(mode=self.mode)
-        except wandb.Error:
-            self.mode = "offline"
-            wandb.teardown()  # its service still holds the run; this takes as long again
-            print("W&B does not answer: this run is logged offline", file=sys.stderr)
-            self.wandb_run = begin(mode=self.mode)
+        with without_launch():
+            try:
+                self.wandb_run = begin(mode=self.mode)
+            except wandb.Error:
+                self.mode = "offline"
+                wandb.teardown()  # its service still holds the run; this takes as long again
+                print("W&B does not answer: this run is logged offline", file=sys.stderr)
+                self.wandb_run = begin(mode=self.mode)
         self.wandb_run.define_metric("step")
         self.wandb_run.define_metric("*", step_metric="step")
         self.wandb_run.define_metric("val/loss", step_metric="step", summary="min")
@@ -161,6 +164,22 @@ class WandB(Logger):
         """Close the run here: left open, the next run of this process would go on in it."""
         if self.wandb_run is not None:
             self.wandb_run.finish(exit_code=exit_code)
+
+
+@contextmanager
+def without_launch() -> Iterator[None]:
+    """Keep `wandb.init` from importing W&B Launch, which takes a second, for inputs that nobody has staged."""
+    name = "wandb.sdk.launch.inputs.internal"
+    if name in sys.modules:  # something has used it
+        yield
+        return
+    stand_in = ModuleType(name)
+    vars(stand_in)["StagedLaunchInputs"] = lambda: SimpleNamespace(apply=lambda run: None)
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def resolve_mode(mode: str) -> str:

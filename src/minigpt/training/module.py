@@ -13,8 +13,6 @@ import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection, SumMetric
 
@@ -168,7 +166,11 @@ class LanguageModel(lightning.LightningModule):
     def configure_model(self) -> None:
         """Shard parameters, gradients and optimizer state over the devices of a data-parallel mesh (trainer=fsdp)."""
         mesh = self.device_mesh
-        if mesh is None or isinstance(self.model, FSDPModule):
+        if mesh is None:
+            return
+        from torch.distributed.fsdp import FSDPModule, fully_shard  # a second that other strategies save
+
+        if isinstance(self.model, FSDPModule):
             return
         for block in (m for m in self.model.modules() if isinstance(m, Block)):
             fully_shard(block, mesh=mesh["data_parallel"])
@@ -237,4 +239,8 @@ def optimizer_step_is_done(trainer: lightning.Trainer, batch_idx: int) -> bool:
 
 def full_tensor(value: Tensor) -> Tensor:
     """A sharded tensor gathered from all ranks; any other as it is."""
+    if type(value) is Tensor:
+        return value
+    from torch.distributed.tensor import DTensor  # a second that unsharded training saves
+
     return value.full_tensor() if isinstance(value, DTensor) else value

@@ -11,6 +11,7 @@ from rich.markup import escape
 from minigpt import STARTED
 from minigpt.data.datamodule import TextDataModule
 from minigpt.inference.scoring import bits_per_character
+from minigpt.machine import known_measurements
 from minigpt.model.size import count_active_parameters, count_parameters, flops_per_token
 from minigpt.runs.directory import CHECKPOINTS
 from minigpt.runs.log import start_log
@@ -45,6 +46,9 @@ def log_run_start(trainer: Trainer, module: LanguageModel, data: TextDataModule,
     if wandb is not None:
         wandb.start()  # a second that belongs to no training step
     log.info("start: %s", " ".join(sys.argv))
+    log.info(
+        "precision %s; measured, times as fast as float32: %s", trainer.precision, known_measurements() or "nothing"
+    )
     show_config(run.config)
     show_warning(data.warning)
     show_model(module.model, flops_per_token(module.model, data.block_size))
