@@ -12,7 +12,8 @@ import pytest
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import truncate_metrics
 from minigpt.training import loggers
-from minigpt.training.loggers import CSVLogger, TensorBoard, WandB, resolve_mode
+from minigpt.training.loggers import CSVLogger, TensorBoard, WandB
+from minigpt.training.wandb_service import resolve_mode
 
 
 def run_in(directory):
