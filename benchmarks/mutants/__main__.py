@@ -49,7 +49,7 @@ def measure_baseline(base: Path, packages: set[str]) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for files in stages(base / "tree", "model/gpt.py"):
         chosen = [file for file in files if not packages or file.split("/")[1] in packages]
-        outcome, found = run_tests(base, chosen, 3600) if chosen else (Outcome("survived"), {})
+        outcome, found = run_tests(base, chosen, 3600)
         if outcome.status != "survived":
             sys.exit(f"without any bug: {outcome.status} {outcome.by}; see {base}/output.txt")
         seconds |= found
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--only", metavar="PATTERN", help="mutants whose id has this regular expression")
     parser.add_argument("--survivors", action="store_true", help="those that survived the newest run")
     parser.add_argument(
-        "--near", action="store_true", help="run the tests of its own package alone; nothing is written"
+        "--near", action="store_true", help="run the tests that import its module alone; nothing is written"
     )
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)

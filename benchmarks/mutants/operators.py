@@ -25,8 +25,8 @@ STRUCTURAL = re.compile(
     r"(property|staticmethod|classmethod|abstractmethod|runtime_checkable|.*\.setter|.*contextmanager|.*dataclass.*)"
 )
 TYPES = {"Annotated", "Literal", "Callable", "Mapping", "Sequence", "Iterable", "Iterator", "ClassVar"}
-# Arguments without which the same happens: on Linux, on a CPU, or to a reader of the code.
-NEUTRAL = {"encoding", "newline", "strict", "device", "thread_name_prefix", "stacklevel"}
+# Arguments without which the same happens: on Linux, on a CPU, or but for the layout of a file.
+NEUTRAL = {"encoding", "newline", "strict", "device", "thread_name_prefix", "stacklevel", "indent"}
 # Calls whose arguments only inform the type checker, or which build the class itself.
 UNTOUCHED = {"cast", "super", "TypeVar", "isinstance", "issubclass", "getattr", "hasattr"}
 
@@ -57,6 +57,8 @@ def children(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Import | ast.ImportFrom | ast.Assert | ast.JoinedStr | ast.Raise) or is_message(node):
         return
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in TYPES:
+        return
+    if isinstance(node, ast.keyword) and node.arg in NEUTRAL:
         return
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params", "bases"):

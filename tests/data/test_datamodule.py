@@ -53,6 +53,8 @@ def test_a_step_that_no_machine_can_hold_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"data.batch_size=100000000 .*data.block_size=64 .*no machine holds"):
         make(tmp_path, block_size=64, batch_size=100_000_000)
     make(tmp_path, block_size=64, batch_size=2**22)
+    with pytest.raises(ValueError, match=r"no machine holds more than 268,435,456 tokens"):
+        make(tmp_path, block_size=64, batch_size=2**22 + 1)
 
 
 def test_the_batch_must_divide_evenly_among_devices_and_micro_batches(tmp_path):

@@ -1,5 +1,7 @@
 """Run directories and checkpoint files."""
 
+import csv
+import json
 import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +22,9 @@ from minigpt.runs.checkpoint_io import (
 )
 from minigpt.runs.directory import find_checkpoint, find_run, make_run_directory, step_checkpoints
 from minigpt.runs.ranking import rank_jobs, write_ranking
-from minigpt.runs.resume import NEEDED, plan_resume, refuse_links, select_run
+from minigpt.runs.resume import NEEDED, differences, plan_resume, refuse_links, select_run
 from minigpt.runs.run import open_run
-from minigpt.runs.summary import read_summary, write_summary
+from minigpt.runs.summary import is_complete, read_summary, write_summary
 
 
 def test_directories_never_collide(tmp_path):
@@ -292,6 +294,73 @@ def test_a_run_that_never_starts_leaves_nothing(tmp_path, run_dir):
     assert (run.directory / "config.yaml").is_file() and (run.directory / ".hydra/overrides.yaml").is_file()
 
 
+def test_a_directory_into_which_something_was_put_stays(tmp_path):
+    with open_run(settings(tmp_path), [], "") as run:
+        (run.directory / "notes.txt").write_text("mine")
+    assert (run.directory / "notes.txt").read_text() == "mine"
+
+
+def test_a_resumed_run_has_the_options_of_its_start_and_the_new_ones(resumable):
+    write_summary(resumable, {"status": "interrupted", "steps": 10, "overrides": ["seed=1", "model=nano"]})
+    config = settings(resumable) | {"resume": str(resumable), "trainer": {"max_steps": 20}}
+    with open_run(config, [f"resume={resumable}", "seed=1", "trainer.max_steps=20"], "") as run:
+        assert run.overrides == ["seed=1", "model=nano", "trainer.max_steps=20"]
+    assert run.plan.step == 10 and run.previous_summary["steps"] == 10 and run.directory == resumable
+    assert list(run.files) == ["config.yaml"], "what was written at its start stays"
+
+
+@pytest.mark.parametrize(("ignore", "refused"), [(False, True), (True, False)])
+def test_a_run_that_would_be_another_starts_only_when_it_is_told_to(resumable, ignore, refused):
+    config = settings(resumable) | {
+        "resume": str(resumable),
+        "trainer": {"max_steps": 20},
+        "ignore_fingerprint": ignore,
+    }
+    run = open_run(config, [], "")
+    if refused:
+        with pytest.raises(ValueError, match="ignore_fingerprint"):
+            run.start(FINGERPRINT | {"seed": 2})
+    else:
+        run.start(FINGERPRINT | {"seed": 2})
+
+
+def test_what_an_earlier_run_left_before_its_first_checkpoint_is_removed(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("metrics.csv", "samples.md"):
+        (tmp_path / "run" / name).write_text("of another run")
+    with open_run(settings(tmp_path, run_dir=str(tmp_path / "run")), [], "") as run:
+        run.start({})
+    assert not (tmp_path / "run/metrics.csv").exists() and not (tmp_path / "run/samples.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ({"a": {"b": 1}}, {"a": {"b": 1}}, []),
+        ({"a": {"b": 1}}, {"a": None}, ["a: {'b': 1} -> None"]),
+        ({"a": None}, {"a": {"b": 1}}, ["a: None -> {'b': 1}"]),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "d": 4}}, ["a.b: 1 -> 3", "a.c: 2 -> None", "a.d: None -> 4"]),
+        ({"a": "x" * 38}, {"a": "x" * 39}, [f"a: {'x' * 38!r} -> {repr('x' * 39)[:37]}..."]),
+    ],
+)
+def test_differences_are_named_by_their_options(old, new, found):
+    assert list(differences(old, new)) == found
+
+
+@pytest.mark.parametrize(
+    ("summary", "max_steps", "complete"),
+    [
+        ({}, 0, False),
+        ({"status": "completed"}, 0, True),
+        ({"status": "completed", "steps": 10}, 10, True),
+        ({"status": "completed", "steps": 10}, 11, False),
+        ({"status": "interrupted", "steps": 10}, 10, False),
+    ],
+)
+def test_a_run_is_complete_that_ended_by_itself_with_all_its_steps(summary, max_steps, complete):
+    assert is_complete(summary, max_steps) is complete
+
+
 def test_a_directory_that_was_there_stays(tmp_path):
     (tmp_path / "run").mkdir()
     with open_run(settings(tmp_path, run_dir=str(tmp_path / "run")), [], ""):
@@ -319,6 +388,8 @@ def test_ranking_puts_the_lowest_first_and_the_failed_last(tmp_path):
         overrides = [f"seed={job}", "model=nano"]
         figures = {"val_loss_best": loss, "val_bpc_best": bpc}  # a token of job 2 is several characters
         write_summary(tmp_path / str(job), {**figures, "status": status, "overrides": overrides})
+    rows = rank_jobs(tmp_path)
+    assert [r["overrides"] for r in rows] == ["seed=2", "seed=0", "seed=1"], "what a job does not share with the others"
     (tmp_path / "3").mkdir()
     rows = rank_jobs(tmp_path)
     assert [(r["rank"], r["job"], r["status"]) for r in rows] == [
@@ -328,4 +399,11 @@ def test_ranking_puts_the_lowest_first_and_the_failed_last(tmp_path):
         (4, 3, "failed"),
     ]
     write_ranking(tmp_path, rows)
-    assert (tmp_path / "ranking.csv").read_text().count("\n") == 5
+    assert json.loads((tmp_path / "ranking.json").read_text()) == rows
+    with (tmp_path / "ranking.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [(r["job"], r["overrides"], r["val_bpc_best"]) for r in table[:2]] == [
+        ("2", "seed=2 model=nano", "1.0"),
+        ("0", "seed=0 model=nano", "2.0"),
+    ]
+    assert len(table) == 4
