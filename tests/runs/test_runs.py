@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,7 +25,7 @@ from minigpt.runs.directory import find_checkpoint, find_run, make_run_directory
 from minigpt.runs.ranking import rank_jobs, write_ranking
 from minigpt.runs.resume import NEEDED, differences, plan_resume, refuse_links, select_run
 from minigpt.runs.run import open_run
-from minigpt.runs.summary import is_complete, read_summary, write_summary
+from minigpt.runs.summary import git_commit, is_complete, read_summary, write_summary
 
 
 def test_directories_never_collide(tmp_path):
@@ -39,6 +40,25 @@ def test_latest_is_the_newest_by_name(tmp_path):
         (tmp_path / name / "config.yaml").write_text("")
     (tmp_path / "2027-01-01_00-00-00_no-config").mkdir()
     assert find_run("latest", tmp_path).name == "2026-01-03_00-00-00_a-1"
+
+
+def test_where_there_is_no_run_it_says_so(tmp_path):
+    with pytest.raises(ValueError, match=r"no run in .* yet"):
+        find_run("latest", tmp_path)
+    with pytest.raises(ValueError, match=r"no run at .*nowhere: name a run directory"):
+        find_run(str(tmp_path / "nowhere"), tmp_path)
+    for reference, says in (("https://a/b.ckpt", "is an address"), ("a.ckpt", "no checkpoint at a.ckpt")):
+        with pytest.raises(ValueError, match=says):
+            find_checkpoint(reference, tmp_path)
+
+
+@pytest.mark.parametrize("failure", [subprocess.TimeoutExpired, subprocess.CalledProcessError, FileNotFoundError])
+def test_a_git_that_fails_or_hangs_ends_no_run(monkeypatch, failure):
+    def run(command, *, timeout, check, **options):
+        raise failure(timeout, command) if check else AssertionError("its exit code is not looked at")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert git_commit() is None
 
 
 def test_the_best_checkpoint_is_preferred(tmp_path):
