@@ -17,7 +17,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 ANSWERS := timeout 5 $(PYTHON) -c "import urllib.request; urllib.request.urlopen('$(CPU_INDEX)/torch/', timeout=3)" 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup train test check format bench bench-gpu curve classics faults mutants audit sbom dashboard clean
+.PHONY: help install setup train test check format bench bench-paths bench-gpu curve classics faults mutants audit sbom dashboard clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ format: $(DEV_STAMP) ## fix style
 
 bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench NANOGPT_DIR=../nanoGPT
 	@$(BIN)/python -m benchmarks.speed --nanogpt "$(NANOGPT_DIR)"
+
+bench-paths: $(STAMP) ## what is chosen for this machine, against plain float32 and beside two busy processes
+	@$(BIN)/python -m benchmarks.fast_paths $(ARGS)
 
 bench-gpu: $(STAMP) ## the same on a CUDA GPU: make bench-gpu NANOGPT_DIR=../nanoGPT ARGS="--only medium"
 	@$(BIN)/python -m benchmarks.gpu --nanogpt "$(NANOGPT_DIR)" $(ARGS)

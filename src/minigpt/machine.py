@@ -8,8 +8,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -71,18 +71,32 @@ def processor_name() -> str:
 def speedup(baseline: Callable[[], Tensor], candidate: Callable[[], Tensor], calls: int = 1) -> float:
     """Return how many times as fast as `baseline` the function `candidate` is: the ratio of their fastest runs.
 
+    Both run on one thread: on a busy machine several would measure the waiting for each other.
+
     Args:
         baseline, candidate: the two functions, run in turn.
         calls: calls of a run, many for a function that takes microseconds.
     """
     fastest = {baseline: float("inf"), candidate: float("inf")}
-    for _ in range(REPEATS):
-        for function in fastest:
-            begin = time.perf_counter()
-            for _ in range(calls):
-                function()
-            fastest[function] = min(fastest[function], time.perf_counter() - begin)
+    with one_thread():
+        for _ in range(REPEATS):
+            for function in fastest:
+                begin = time.perf_counter()
+                for _ in range(calls):
+                    function()
+                fastest[function] = min(fastest[function], time.perf_counter() - begin)
     return fastest[baseline] / fastest[candidate]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def bfloat16_speedup() -> float:
