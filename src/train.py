@@ -10,6 +10,7 @@ def main(config: dict[str, Any]) -> float | None:
     import torch
 
     from minigpt.config.build import build, build_all, invocation
+    from minigpt.devices import weight_copies
     from minigpt.model.size import build_within_memory
     from minigpt.runs.run import open_run
     from minigpt.training.callbacks import with_required
@@ -21,7 +22,8 @@ def main(config: dict[str, Any]) -> float | None:
         data = build(config["data"])
         objective = build(config["objective"])
         vocab_size = data.corpus.tokenizer.vocab_size + objective.num_special_tokens
-        model = build_within_memory(build(config["model"]), vocab_size=vocab_size, copies=2)
+        constructor, copies = build(config["model"]), weight_copies(config["trainer"])
+        model = build_within_memory(constructor, vocab_size=vocab_size, copies=copies)
         objective.check(model, block_size=data.block_size, seq2seq=data.seq2seq)
         module = LanguageModel(
             model,

@@ -28,6 +28,7 @@ from benchmarks.faults import (
     damaged,
     devices,
     disks,
+    edges,
     fuzz,
     killed,
     leaked_secrets,
@@ -45,6 +46,7 @@ from rich.table import Table
 
 QUICK = """
     killed damaged full read_only preemption non_finite loss_spike memory wrong_resume secrets command_line
+    option_values
 """.split()
 
 
@@ -73,6 +75,7 @@ def fault_tests(quick: bool) -> dict[str, Callable[[Path], Iterator[Row]]]:
         "checkpoints": partial(adversarial.checkpoints, baselines=n),
         "configs": partial(adversarial_configs.configs, baselines=n),
         "secrets": partial(leaked_secrets.secrets, baselines=n),
+        "option_values": partial(edges.option_values, trials=12 if quick else 400, baselines=n),
         "command_line": partial(fuzz.command_line, trials=40 if quick else 500, baselines=n),
     }
     return {name: test for name, test in table.items() if not quick or name in QUICK}

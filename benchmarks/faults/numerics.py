@@ -111,7 +111,7 @@ def limit_memory() -> None:
 
 def memory(folder: Path, baselines: int) -> Iterator[Row]:
     """A run that needs more memory than there is."""
-    options = [*TINY, "data.batch_size=30000", "model.block_size=64", "trainer.accumulate_grad_batches=1"]
+    options = [*TINY, "data.batch_size=10000", "model.block_size=64", "trainer.accumulate_grad_batches=1"]
     done = run([*options, f"paths.run_dir={folder / 'memory'}"], folder, before=limit_memory)
     ok = done.exit_code == 1 and done.has_one_line_error and "lower data.batch_size" in done.stderr
     refused = run([*TINY, "model.dim=2000000", "model.num_heads=2"], folder)

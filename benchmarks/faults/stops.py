@@ -1,4 +1,4 @@
-"""Signals that stop a run: SIGINT, SIGTERM, and SIGUSR1 in a Slurm job."""
+"""Signals that stop a run: SIGINT, SIGTERM, SIGHUP, and SIGUSR1 in a Slurm job."""
 
 import os
 import signal
@@ -15,9 +15,9 @@ LONG_BASELINE = ["max_steps=100000", "every=50000"]
 
 
 def signals(folder: Path, baselines: int) -> Iterator[Row]:
-    """SIGTERM and SIGINT: the run finishes the step and saves a checkpoint."""
+    """SIGTERM, SIGINT and SIGHUP: the run finishes the step and saves a checkpoint."""
     good, slowest, failures = 0, 0.0, []
-    for trial, number in enumerate((signal.SIGTERM, signal.SIGINT) * 2):
+    for trial, number in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGHUP) * 2):
         run_dir = folder / f"signal-{trial}"
         process = Process([*TINY, *LONG, f"paths.run_dir={run_dir}"], folder)
         process.wait_until(lambda run_dir=run_dir: has_records(run_dir, 4))
@@ -33,9 +33,9 @@ def signals(folder: Path, baselines: int) -> Iterator[Row]:
             failures.append(f"signal {number}: {done}")
     good += (repeated := second_interrupt(folder)) < 5
     note = f"slowest exit {slowest:.2f} s after the signal, {repeated:.2f} s after a second one"
-    fault = "SIGTERM, SIGINT: the step is finished and saved, exit codes 143, 130; a second SIGINT exits at once"
+    fault = "SIGTERM, SIGINT, SIGHUP: step finished and saved, exit codes 143, 130, 129; a second SIGINT exits at once"
     baseline = signals_baseline(folder) if baselines else None
-    yield Row(fault, Result(good, 5, "; ".join(failures) or note), "Lightning", baseline)
+    yield Row(fault, Result(good, 7, "; ".join(failures) or note), "Lightning", baseline)
 
 
 def signals_baseline(folder: Path) -> Result:

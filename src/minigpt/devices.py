@@ -1,5 +1,8 @@
 """The device to compute on, and the precision that it computes fast."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from minigpt.machine import WORTHWHILE, bfloat16_speedup
@@ -19,6 +22,14 @@ def find_device(name: str) -> torch.device:
         present = ", ".join(kind for kind, there in available.items() if there)
         raise ValueError(f"device {name} is not available on this machine, which has: {present}")
     return torch.device(name)
+
+
+def weight_copies(trainer: Mapping[str, Any]) -> int:
+    """Return how often the weights will be in the machine's own memory when a Trainer of these options trains them.
+
+    On a CPU with their gradients and two numbers of optimizer state; a GPU has memory of its own for those.
+    """
+    return 4 if find_device(str(trainer.get("accelerator", "auto"))).type == "cpu" else 1
 
 
 def resolve_precision(precision: str, device_type: str) -> str:

@@ -1,6 +1,7 @@
 """The checks, one by one: what they accept and what they say."""
 
 import ast
+import math
 
 import pytest
 
@@ -52,7 +53,9 @@ def fits(annotation: str, value: object) -> bool:
     ("annotation", "accepted", "refused"),
     [
         ("int", [1, 0], [1.5, "1", True, None, [1], 2**63]),
-        ("float", [1, 1.5], ["1", True, None]),
+        ("float", [1, 1.5, 0.0, 1e19, 1e-37], ["1", True, None, math.nan, math.inf, -math.inf, 1e20, 1e-38, -1e300]),
+        ("tuple[float, float]", [[0.9, 0.99]], [[0.9], [0.9, 0.9, 0.9], [0.9, "a"], [0.9, math.inf], 0.9]),
+        ("tuple[int, ...]", [[1], [1, 2]], [1]),
         ("bool", [True], [1, "true", None]),
         ("str", ["a", ""], [1, None, True]),
         ("int | None", [1, None], ["a", 1.5]),

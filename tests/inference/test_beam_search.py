@@ -109,3 +109,8 @@ def test_search_stops_when_all_hypotheses_have_ended():
         model.table.weight[:, STOP] = 50.0
     found, _ = search(model, torch.tensor([[0], [1]]), num_beams=1, max_new_tokens=50)
     assert found.tolist() == [[[STOP]], [[STOP]]]
+
+
+def test_a_penalty_beyond_float32_is_not_nan():
+    scores = score(torch.tensor([-1.0, -math.inf]), torch.tensor([1e6, 1e6]), 10.0)
+    assert scores[0] <= 0 and scores[1] == -math.inf

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tests.inference.checkpoints import COMPONENTS, save_checkpoint
 
 from minigpt.data.tokenizer import BPETokenizer, CharTokenizer
-from minigpt.inference.cli_output import generate_text
+from minigpt.inference.cli_output import check_generation, encode_stop, generate_text
 from minigpt.inference.load import load_model
 from minigpt.inference.safetensors_export import export_safetensors
 from minigpt.model.attention import BidirectionalAttention
@@ -46,3 +47,36 @@ def test_nothing_is_overwritten(checkpoint, tmp_path):
     assert target.read_text() == "mine"
     with pytest.raises(ValueError, match=r"output=.*model.pt must end in .safetensors"):
         export_safetensors(load_model(checkpoint), str(tmp_path / "model.pt"))
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    loaded = load_model(checkpoint)
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
+        export_safetensors(loaded, str(tmp_path / "nowhere/model.safetensors"))
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(ValueError, match="exists already"):
+        export_safetensors(loaded, str(tmp_path / "folder.safetensors"))
+
+    def fail(*args):
+        raise SafetensorError("no space")
+
+    monkeypatch.setattr("minigpt.inference.safetensors_export.save_file", fail)
+    with pytest.raises(ValueError, match="cannot be written: no space"):
+        export_safetensors(loaded, str(tmp_path / "model.safetensors"))
+    assert {p.name for p in tmp_path.iterdir()} == {"step_7.ckpt", "folder.safetensors"}
+
+
+def test_a_stop_is_one_token(checkpoint):
+    loaded = load_model(checkpoint)
+    if isinstance(loaded.tokenizer, CharTokenizer):
+        assert encode_stop(loaded, "b") == 1
+    else:
+        with pytest.raises(ValueError, match="stop='é' is 2 tokens of this model"):
+            encode_stop(loaded, "é")
+
+
+def test_more_sequences_than_fit_in_memory_are_refused(checkpoint):
+    loaded = load_model(checkpoint)
+    check_generation(loaded, 1, 10**9)
+    with pytest.raises(ValueError, match="generating 100,000,000 sequences of 500 tokens needs about"):
+        check_generation(loaded, 10**8, 500)

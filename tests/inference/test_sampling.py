@@ -32,6 +32,9 @@ def frequencies(**options):
         ({"top_k": 3, "top_p": 0.8}, [0.625, 0.375, 0, 0]),
         ({"temperature": 0.5}, [0.25 / 0.365, 0.09 / 0.365, 0.0225 / 0.365, 0.0025 / 0.365]),
         ({"temperature": 0}, [1, 0, 0, 0]),
+        ({"temperature": 1e-37}, [1, 0, 0, 0]),
+        ({"temperature": 1e19}, [0.25, 0.25, 0.25, 0.25]),
+        ({"top_p": 1e-37}, [1, 0, 0, 0]),
     ],
 )
 def test_filters(options, expected):

@@ -7,6 +7,7 @@ An annotation that says more than a configuration can hold, or that cannot be re
 import ast
 import difflib
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "Le": (operator.le, "at most"),
     "Lt": (operator.lt, "less than"),
 }
+LARGEST, SMALLEST = 1e19, 1e-37  # the product of two of the largest, and the smallest, are still float32
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Option:
         types: the Python types that it accepts.
         choices: the only values that it accepts; empty for any.
         bounds: pairs of a key of `BOUNDS` and a number.
-        items: annotations of the elements of a list; one for all of them.
+        items: annotation of all elements of a list.
+        members: annotations of the elements of a tuple, one for each.
         is_component: whether a mapping with a `_target_` is expected, such as for `Callable`.
     """
 
@@ -57,6 +60,7 @@ class Option:
     choices: tuple[Any, ...] = ()
     bounds: tuple[tuple[str, float], ...] = ()
     items: Parameter | None = None
+    members: tuple[Parameter, ...] = ()
     is_component: bool = False
 
     def accepts_type(self, value: Any) -> bool:
@@ -72,15 +76,17 @@ class Option:
             return f"one of {', '.join(map(str, self.choices))}" + (f"; did you mean {near[0]!r}?" if near else "")
         if not all(BOUNDS[name][0](value, number) for name, number in self.bounds):
             return " and ".join(f"{BOUNDS[name][1]} {number:g}" for name, number in self.bounds)
-        if self.items is not None:
-            return next((f"a list of values {m}" for v in value if (m := mismatch(self.items, v))), None)
-        return None
+        if self.members and len(value) != len(self.members):
+            return f"a list of {len(self.members)} values"
+        items = [] if self.items is None else [self.items] * len(value)
+        elements = zip(self.members or items, value if self.members or items else (), strict=True)
+        return next((f"a list of values {m}" for annotation, v in elements if (m := mismatch(annotation, v))), None)
 
 
 def mismatch(parameter: Parameter, value: Any) -> str | None:
     """What a value must be to fit a parameter's annotation; None when it fits."""
-    if isinstance(value, int) and abs(value) >= 2**63:
-        return "a number of 64 bits"
+    if isinstance(value, int | float) and (reason := number_mismatch(value)) is not None:
+        return reason
     if isinstance(value, Mapping) and "_target_" in value:
         return None  # what it builds is known to its constructor alone
     options = union(parameter)
@@ -95,6 +101,17 @@ def mismatch(parameter: Parameter, value: Any) -> str | None:
     if choices and isinstance(value, str):
         return f"one of {', '.join(choices)}" + (f", or of type {' or '.join(plain)}" if plain else "")
     return f"of type {' or '.join([*plain, *(['str'] if choices else [])])}"
+
+
+def number_mismatch(value: int | float) -> str | None:
+    """What a number must be for 64-bit integers and float32 to hold it; None when they do."""
+    if isinstance(value, int):
+        return "a number of 64 bits" if abs(value) >= 2**63 else None
+    if not math.isfinite(value):
+        return "a finite number"
+    if abs(value) > LARGEST:
+        return f"from {-LARGEST:g} to {LARGEST:g}: float32 overflows beyond"
+    return f"0 or at least {SMALLEST:g} in size: float32 underflows below" if 0 < abs(value) < SMALLEST else None
 
 
 @functools.cache
@@ -142,6 +159,8 @@ def subscript(node: ast.Subscript, module: str) -> Iterator[Option]:
                 yield replace(option, bounds=option.bounds + bounds) if object not in option.types else option
         case "list" | "Sequence" | "Iterable":
             yield Option(name, TYPES[name], items=Parameter(arguments[0], module, True))
+        case "tuple" if not any(isinstance(a, ast.Constant) for a in arguments):  # tuple[int, ...] has any length
+            yield Option(name, TYPES[name], members=tuple(Parameter(a, module, True) for a in arguments))
         case "Callable":
             yield Option("Callable", is_component=True)
         case _:

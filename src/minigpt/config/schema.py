@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from annotated_types import doc
 
-from minigpt.bounds import Device, Fraction, NonNegativeFloat, PositiveInt, Precision, Seed
+from minigpt.bounds import Device, Fraction, LengthPenalty, NonNegativeFloat, PositiveInt, Precision, Seed
 
 Component = dict[str, Any]  # a mapping with a `_target_`
 Components = dict[str, Component | None]  # named components, null for one that is left out
@@ -71,7 +71,7 @@ class Evaluate:
     device: Annotated[Device, doc("where to compute")]
     precision: Annotated[Precision | None, doc("the run's own when null; float32 where bfloat16 is slow")]
     num_beams: Annotated[PositiveInt, doc("denoised lines: hypotheses that beam search keeps")]
-    length_penalty: Annotated[NonNegativeFloat, doc("denoised lines: 0 favors short hypotheses")]
+    length_penalty: Annotated[LengthPenalty, doc("denoised lines: 0 favors short hypotheses")]
     num_decode_lines: Annotated[PositiveInt | None, doc("denoised lines: how many, from the first on; all when null")]
     paths: Annotated[Paths, doc("where to read and write")]
 
@@ -90,7 +90,7 @@ class Generate:
     seed: Annotated[Seed, doc("of the random draws")]
     num_samples: Annotated[PositiveInt, doc("samples drawn as a batch, or best hypotheses of beam search")]
     num_beams: Annotated[PositiveInt | None, doc("beam search with so many hypotheses instead of sampling")]
-    length_penalty: Annotated[NonNegativeFloat, doc("beam search: 0 favors short hypotheses")]
+    length_penalty: Annotated[LengthPenalty, doc("beam search: 0 favors short hypotheses")]
     stop: Annotated[str | None, doc("beam search: the character that ends a hypothesis")]
     device: Annotated[Device, doc("where to compute")]
     precision: Annotated[Precision, doc("auto for the fastest of the device")]

@@ -199,7 +199,7 @@ class SyntheticDataModule(TextDataModule):
     warning = "This run is on a synthetic text, not on Tiny Shakespeare: its losses compare with no published figure."
 
     def __init__(
-        self, *, num_chars: Annotated[int, Ge(1000), Le(1_000_000_000)], generator_seed: Seed, **options: Any
+        self, *, num_chars: Annotated[int, Ge(1000), Le(10_000_000)], generator_seed: Seed, **options: Any
     ) -> None:
         super().__init__(path=f"synthetic/{num_chars}-{generator_seed}.txt", **options)
         self.num_chars = num_chars

@@ -114,4 +114,5 @@ def score(log_p: Tensor, length: Tensor, length_penalty: float) -> Tensor:
     Without a penalty shorter hypotheses win, since each further token costs probability (arXiv 1609.08144,
     equation 14).
     """
-    return log_p / ((5 + length) / 6) ** length_penalty
+    divisor = ((5 + length) / 6) ** length_penalty
+    return log_p / divisor.clamp(max=torch.finfo(divisor.dtype).max)  # infinity / infinity is NaN

@@ -21,6 +21,7 @@ from minigpt.inference.precision import float16_matvec, inference_precision
 from minigpt.inference.sampling import CausalModel, generate
 from minigpt.inference.scoring import bits_per_character, evaluate
 from minigpt.model.encoder_decoder import EncoderDecoder
+from minigpt.model.size import check_memory, generation_bytes
 
 
 def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
@@ -149,12 +150,25 @@ def generate_text(loaded: LoadedModel, config: dict[str, Any]) -> None:
         )
     if config["stop"] is not None and len(config["stop"]) != 1:
         raise ValueError(f"stop={config['stop']!r} must be one character")
+    if not denoises:
+        check_generation(loaded, num_beams or config["num_samples"], config["max_new_tokens"])
     show = print_denoised if denoises else print_beams if num_beams else print_samples
     device = next(loaded.model.parameters()).device
     precision = resolve_precision(config["precision"], device.type)
     matvec = float16_matvec(loaded.model) if config["precision"] == "auto" else nullcontext()
     with inference_precision(precision, loaded.model), matvec:
         show(loaded, config)
+
+
+def check_generation(loaded: LoadedModel, sequences: int, max_new_tokens: int) -> None:
+    """Raise ValueError if so many sequences do not fit in memory. A GPU raises an error itself; a machine kills."""
+    model = loaded.model
+    if sequences == 1 or next(model.parameters()).device.type != "cpu":  # a single one is printed token by token
+        return
+    sizes = {"block_size": cast(CausalModel, model).block_size, "vocab_size": loaded.tokenizer.vocab_size}
+    needed = generation_bytes(model, sequences=sequences, max_new_tokens=max_new_tokens, **sizes)
+    advice = "num_samples, num_beams or max_new_tokens"
+    check_memory(needed, f"generating {sequences:,} sequences of {max_new_tokens:,} tokens", advice)
 
 
 def print_denoised(loaded: LoadedModel, config: dict[str, Any]) -> None:
@@ -178,7 +192,7 @@ def print_beams(loaded: LoadedModel, config: dict[str, Any]) -> None:
         num_beams=config["num_beams"],
         length_penalty=config["length_penalty"],
         max_new_tokens=config["max_new_tokens"],
-        stop_token=None if stop is None else int(encode_prompt(loaded, stop)),
+        stop_token=None if stop is None else encode_stop(loaded, stop),
     )
     texts = [tokenizer.decode(ids) for ids in found[0, : config["num_samples"]].tolist()]
     print_texts([config["prompt"] + (text if stop is None else "".join(text.partition(stop)[:2])) for text in texts])
@@ -211,6 +225,18 @@ def encode_prompt(loaded: LoadedModel, prompt: str) -> Tensor:
     """Return the token ids [T] of a prompt, on the model's device."""
     device = next(loaded.model.parameters()).device
     return torch.from_numpy(loaded.tokenizer.encode(prompt).astype("int64")).to(device)
+
+
+def encode_stop(loaded: LoadedModel, stop: str) -> int:
+    """Return the token id of the character that ends a hypothesis.
+
+    Raises:
+        ValueError: the tokenizer has several tokens for it.
+    """
+    tokens = loaded.tokenizer.encode(stop).tolist()
+    if len(tokens) != 1:
+        raise ValueError(f"stop={stop!r} is {len(tokens)} tokens of this model: choose a character that is one")
+    return tokens[0]
 
 
 def print_texts(texts: list[str]) -> None:

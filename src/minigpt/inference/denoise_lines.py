@@ -7,6 +7,7 @@ import torch
 from minigpt.data.tokenizer import LineTokenizer
 from minigpt.inference.beam_search import beam_search
 from minigpt.model.encoder_decoder import EncoderDecoder
+from minigpt.model.size import check_memory, generation_bytes
 
 
 @torch.inference_mode()
@@ -22,9 +23,12 @@ def denoise(
     """Return the `num_beams` most likely lines for each corrupted line, best first.
 
     Raises:
-        ValueError: a line is too long, or has characters outside the vocabulary.
+        ValueError: a line is too long or has characters outside the vocabulary, or so many beams do not fit in memory.
     """
     device = next(model.parameters()).device
+    sizes = {"max_new_tokens": model.block_size, "block_size": model.block_size, "vocab_size": tokenizer.vocab_size}
+    needed = generation_bytes(model, sequences=min(len(corrupted), batch_size) * num_beams, **sizes)
+    check_memory(needed, f"a search with {num_beams:,} beams for each line", "num_beams")
     sources = torch.from_numpy(tokenizer.encode_lines(corrupted, model.block_size).astype("int64"))
     sizes = (sources != tokenizer.pad_id).sum(dim=1)
     found: dict[int, list[str]] = {}

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from minigpt.inference.load import LoadedModel
@@ -13,20 +14,26 @@ def export_safetensors(loaded: LoadedModel, output: str) -> None:
     """Write weights, tokenizer and metadata of a model to a new file, and print how to use it.
 
     Raises:
-        ValueError: the file exists, or its name does not end in `.safetensors`.
+        ValueError: the file exists, its folder does not or is full, or its name does not end in `.safetensors`.
+        OSError: it cannot be written.
     """
     target = Path(output)
     if target.suffix != ".safetensors":
         raise ValueError(f"output={output} must end in .safetensors")
     if target.exists():
         raise ValueError(f"{target} exists already: name another file with output=...")
+    if not target.parent.is_dir():
+        raise ValueError(f"there is no folder {target.parent} for output={output}: make it first")
     # The settings of the run (fingerprint) are of no use without its optimizer state.
     metadata = {k: v for k, v in loaded.metadata.items() if k != "fingerprint"}
     weights = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}  # unties tied weights
     temporary = target.with_name(f".{target.name}")
     try:
+        temporary.touch()  # whose error names the file, unlike that of safetensors
         save_file(weights, temporary, {"minigpt": json.dumps(metadata | {"step": loaded.step})})
         os.replace(temporary, target)
+    except SafetensorError as error:
+        raise ValueError(f"{target} cannot be written: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")

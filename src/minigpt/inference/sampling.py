@@ -75,6 +75,8 @@ def sample_token(
     """Sample one token id per sequence [B] from logits [B, V]; for the options see `generate`."""
     if temperature == 0:
         return logits.argmax(dim=-1)
+    # Without its maximum first, since logits divided by a tiny temperature would be infinite, and their softmax NaN.
+    logits = logits - logits.max(dim=-1, keepdim=True).values
     probabilities = torch.softmax(logits / temperature, dim=-1)
     if top_k is not None and top_k < logits.shape[-1]:
         smallest = probabilities.topk(top_k, dim=-1).values[:, -1:]

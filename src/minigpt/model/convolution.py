@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minigpt.bounds import PositiveInt
+from minigpt.bounds import NumModules, PositiveInt
 from minigpt.model.forward_context import ForwardContext
 from minigpt.model.gpt import Block
 from minigpt.model.kv_cache import LayerCache
@@ -25,7 +25,7 @@ class ConvolutionBlock(Block):
         width: number of positions that a convolution reads, the current one included, K.
     """
 
-    def __init__(self, *, dim: PositiveInt, width: PositiveInt = 4, **options: Any) -> None:
+    def __init__(self, *, dim: PositiveInt, width: NumModules = 4, **options: Any) -> None:
         super().__init__(dim=dim, **options)
         self.attention_convolution = ShortConvolution(dim=dim, width=width)
         self.mlp_convolution = ShortConvolution(dim=dim, width=width)

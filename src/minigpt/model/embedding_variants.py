@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from minigpt.bounds import DropProbability, PositiveInt
+from minigpt.bounds import DropProbability, NumModules, PositiveInt
 from minigpt.model.embeddings import TokenEmbedding
 
 
@@ -101,7 +101,7 @@ class SuffixMatchEmbedding(TokenEmbedding):
         vocab_size: PositiveInt,
         dim: PositiveInt,
         max_match_length: Annotated[int, Ge(1), Le(127)] = 16,
-        num_candidates: PositiveInt = 1,
+        num_candidates: NumModules = 1,
     ) -> None:
         if not 1 <= max_match_length <= 127:  # `match` counts in bytes
             raise ValueError(f"model.embedding.max_match_length must be 1 to 127 tokens, not {max_match_length}")

@@ -8,12 +8,11 @@ Shapes: B batch, T time, D dim, H heads, V vocabulary.
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from minigpt.bounds import DropProbability, PositiveFloat, PositiveInt
+from minigpt.bounds import DropProbability, NumModules, PositiveFloat, PositiveInt
 from minigpt.model.attention import CausalSelfAttention, divide_heads
 from minigpt.model.embeddings import Positions, TokenEmbedding
 from minigpt.model.forward_context import ForwardContext
@@ -53,7 +52,7 @@ class GPT(nn.Module):
         *,
         vocab_size: PositiveInt,
         block_size: PositiveInt,
-        num_layers: Annotated[int, Ge(1), Le(1000)],
+        num_layers: NumModules,
         num_heads: PositiveInt,
         dim: PositiveInt,
         attention: Callable[..., nn.Module],

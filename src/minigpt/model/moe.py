@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from minigpt.bounds import NonNegativeFloat, PositiveInt
+from minigpt.bounds import NonNegativeFloat, NumModules, PositiveInt
 from minigpt.model.layers import SwiGLU
 
 
@@ -35,7 +35,7 @@ class MixtureOfExperts(nn.Module):
         self,
         *,
         dim: PositiveInt,
-        num_experts: PositiveInt,
+        num_experts: NumModules,
         top_k: PositiveInt,
         hidden_dim: PositiveInt | None = None,
         aux_loss_coef: NonNegativeFloat = 0.01,

@@ -1,12 +1,11 @@
 """A GPT that predicts several future tokens. Shapes: B batch, T time, V vocabulary, N predicted tokens."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 
-from minigpt.bounds import PositiveInt
+from minigpt.bounds import NumModules, PositiveInt
 from minigpt.model.forward_context import ForwardContext
 from minigpt.model.gpt import GPT
 from minigpt.model.kv_cache import KVCache
@@ -27,7 +26,7 @@ class MultiTokenGPT(GPT):
         ValueError: `num_tokens` is not from 1 to `num_layers`.
     """
 
-    def __init__(self, *, num_tokens: PositiveInt, num_layers: Annotated[int, Ge(1), Le(1000)], **options: Any) -> None:
+    def __init__(self, *, num_tokens: PositiveInt, num_layers: NumModules, **options: Any) -> None:
         if not 1 <= num_tokens <= num_layers:
             raise ValueError(
                 f"model.num_tokens={num_tokens} must be from 1 to model.num_layers={num_layers}: "

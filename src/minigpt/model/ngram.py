@@ -3,9 +3,12 @@
 Shapes: N order, B batch, T time, V vocabulary, K slots of the hash table, P probes.
 """
 
+from typing import Annotated
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from minigpt.bounds import PositiveInt
@@ -43,7 +46,12 @@ class Ngram(nn.Module):
     steps: Tensor
 
     def __init__(
-        self, *, vocab_size: PositiveInt, block_size: PositiveInt, order: PositiveInt, table_size: PositiveInt
+        self,
+        *,
+        vocab_size: PositiveInt,
+        block_size: PositiveInt,
+        order: Annotated[int, Ge(1), Le(63)],
+        table_size: PositiveInt,
     ) -> None:
         super().__init__()
         if (vocab_size + 1) ** (order - 1) >= 2**63:

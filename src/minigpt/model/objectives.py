@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from torch import Tensor, nn
 
-from minigpt.bounds import Fraction, NonNegativeFloat
+from minigpt.bounds import NonNegativeFloat
 from minigpt.model.encoder_decoder import EncoderDecoder
 from minigpt.model.gpt import GPT, Block
 from minigpt.model.multi_token import MultiTokenGPT
@@ -166,7 +166,7 @@ class MaskedTokens(Objective):
     num_special_tokens = 1
     can_generate = False
 
-    def __init__(self, *, mask_fraction: Fraction = 0.15) -> None:
+    def __init__(self, *, mask_fraction: Annotated[float, Ge(0.01), Le(1)] = 0.15) -> None:
         self.mask_fraction = mask_fraction
 
     def loss(self, model: nn.Module, tokens: Tokens, targets: Tensor) -> tuple[Tensor, Tensor]:

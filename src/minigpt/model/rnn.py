@@ -1,11 +1,10 @@
 """Recurrent networks. Shapes: B batch, T time, D dim, V vocabulary, L layers."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from minigpt.bounds import DropProbability, PositiveInt
+from minigpt.bounds import DropProbability, NumModules, PositiveInt
 from minigpt.model.kv_cache import KVCache
 from minigpt.model.layers import Dropout
 
@@ -54,7 +53,7 @@ class RNN(nn.Module):
         *,
         vocab_size: PositiveInt,
         block_size: PositiveInt,
-        num_layers: Annotated[int, Ge(1), Le(1000)],
+        num_layers: NumModules,
         dim: PositiveInt,
         cell: Literal["lstm", "gru", "rnn"],
         dropout: DropProbability = 0.0,

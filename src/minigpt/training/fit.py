@@ -5,17 +5,23 @@ import sys
 import traceback
 
 import torch
+from lightning import Callback
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
 
 from minigpt.data.datamodule import TextDataModule
+from minigpt.model.size import check_memory, inference_bytes, training_bytes
 from minigpt.runs.run import Run
 from minigpt.runs.slurm import requeue
 from minigpt.streams import lasting_output
 from minigpt.training.callbacks import find
 from minigpt.training.callbacks.checkpoint_callback import Checkpoints
 from minigpt.training.callbacks.graceful_stop import PREEMPTION, GracefulStop
+from minigpt.training.callbacks.samples import Samples
 from minigpt.training.loggers import WandB
-from minigpt.training.module import LanguageModel
+from minigpt.training.module import VAL_METRICS, LanguageModel
 from minigpt.training.processes import kill_other_ranks
 from minigpt.training.run_report import best_loss, log_run_end, log_run_start
 from minigpt.training.trainer import Trainer
@@ -74,8 +80,39 @@ def check_run(trainer: Trainer, module: LanguageModel, data: TextDataModule) -> 
     """Raises ValueError where the Trainer, the module, the data and the disk do not fit each other."""
     data.check_divisible(trainer.world_size, trainer.accumulate_grad_batches)
     module.check_trainer(trainer)
+    check_callbacks(trainer, module, data)
+    if trainer.strategy.root_device.type == "cpu":  # a GPU that is full raises an error, a machine kills a process
+        check_batches(trainer, module.model, data)
     if (checkpoints := find(trainer, Checkpoints)) is not None:
         checkpoints.check_space(module.checkpoint_bytes)
+
+
+def check_callbacks(trainer: Trainer, module: LanguageModel, data: TextDataModule) -> None:
+    """Raise ValueError for a callback that this run would fail at its first validation."""
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]  # set by a connector
+    for callback in callbacks:
+        if isinstance(callback, Samples):
+            callback.check(module.model, data)
+        if isinstance(callback, EarlyStopping) and callback.strict and callback.monitor not in VAL_METRICS:
+            raise ValueError(f"early stopping cannot monitor {callback.monitor!r}: choose {' or '.join(VAL_METRICS)}")
+
+
+def check_batches(trainer: Trainer, model: nn.Module, data: TextDataModule) -> None:
+    """Raise ValueError if a step of all processes of this machine, or a validation batch, does not fit in memory."""
+    sizes = {"block_size": data.block_size, "vocab_size": data.corpus.tokenizer.vocab_size}
+    tokens = data.batch_size * data.block_size // (trainer.accumulate_grad_batches * trainer.num_nodes)
+    processes = trainer.world_size // trainer.num_nodes
+    number_bytes = 2 if trainer.precision.startswith("bf16") else 4
+    state = (processes - 1) * training_bytes(model, tokens=0, **sizes)
+    needed = state + training_bytes(model, tokens=tokens, number_bytes=number_bytes, **sizes)
+    check_memory(
+        needed,
+        f"a training step of {tokens:,} tokens",
+        "data.batch_size, model.block_size or model.dim, or set trainer.accumulate_grad_batches=2, 4, ...",
+    )
+    tokens = min(data.val_batch_size * data.block_size, len(data.corpus.val))
+    needed = inference_bytes(model, tokens=tokens, **sizes)
+    check_memory(needed, f"a validation batch of {tokens:,} tokens", "data.val_tokens_per_batch")
 
 
 def report_failure(failure: Exception, run: Run) -> None:
@@ -91,6 +128,8 @@ def known_failure(failure: Exception, run: Run) -> str | None:
     """What to do about a failure that is no fault of the program; None for any other."""
     if isinstance(failure, FloatingPointError):
         return str(failure)
+    if isinstance(failure, MisconfigurationException):
+        return f"trainer: {str(failure).splitlines()[0]}"
     if isinstance(failure, OSError):
         return f"{failure.filename or run.directory}: {failure.strerror or failure}; earlier checkpoints are intact"
     if isinstance(failure, torch.OutOfMemoryError) or "can't allocate memory" in str(failure):

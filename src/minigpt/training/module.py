@@ -24,6 +24,7 @@ from minigpt.training.optimizers import Muon, parameter_groups
 from minigpt.training.seeding import seed_generator
 
 Batch = tuple[Tensor, Tensor]
+VAL_METRICS = ("val/loss", "val/bpc", "val/perplexity", "val/accuracy")
 SUMS = ("loss", "correct", "count")  # what an objective's `score` returns
 
 
@@ -96,13 +97,9 @@ class LanguageModel(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         sums = self.val_sums.compute()  # over all devices
         loss = sums["loss"] / sums["count"]
-        metrics = {
-            "val/loss": loss,
-            "val/bpc": bits_per_character(loss, self.tokens_per_character),
-            "val/perplexity": loss.exp(),
-            "val/accuracy": sums["correct"] / sums["count"],
-        }
-        self.log_dict(metrics, logger=False)  # for early stopping; the Metrics callback writes all metrics
+        bpc = bits_per_character(loss, self.tokens_per_character)
+        metrics = zip(VAL_METRICS, (loss, bpc, loss.exp(), sums["correct"] / sums["count"]), strict=True)
+        self.log_dict(dict(metrics), logger=False)  # for early stopping; the Metrics callback writes all metrics
         self.val_sums.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

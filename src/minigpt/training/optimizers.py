@@ -6,15 +6,14 @@ Shapes: N matrices stacked, R rows, C columns.
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from minigpt.bounds import NonNegativeFloat, PositiveFloat, PositiveInt
+from minigpt.bounds import Momentum, NonNegativeFloat, PositiveFloat, PositiveInt
 
 HIDDEN, EMBEDDING, VECTOR = "hidden", "embedding", "vector"
 
@@ -60,10 +59,10 @@ class Muon(torch.optim.Optimizer):
         params: Iterable[dict[str, Any]],
         *,
         lr: PositiveFloat,
-        momentum: Annotated[float, Ge(0), Lt(1)],
+        momentum: Momentum,
         adamw_lr: PositiveFloat,
         weight_decay: NonNegativeFloat,
-        betas: tuple[float, float] = (0.9, 0.95),
+        betas: tuple[Momentum, Momentum] = (0.9, 0.95),
         eps: PositiveFloat = 1e-10,
         iterations: PositiveInt = 3,
     ) -> None:

@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning
 import torch
+from annotated_types import Gt, Le
 from lightning import Callback
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -20,7 +21,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch.nn.parallel import DistributedDataParallel
 
-from minigpt.bounds import PositiveFloat, PositiveInt, Precision
+from minigpt.bounds import NonNegativeInt, PositiveFloat, PositiveInt, Precision, Steps
 from minigpt.devices import find_device, resolve_precision
 from minigpt.runs.checkpoint_io import AtomicCheckpointIO
 from minigpt.runs.run import Run
@@ -29,6 +30,8 @@ from minigpt.training.processes import die_with_parent
 for package in ("lightning.pytorch", "lightning.fabric"):  # no tips, no list of the accelerators that are not there
     logging.getLogger(package).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # Lightning 2.6.6 under torch 2.13
+# With a minimum Lightning goes on after a signal, and with a limit it begins again with the first batch.
+REFUSED = dict.fromkeys(("min_epochs", "min_steps", "limit_train_batches", "gradient_clip_algorithm"))
 
 
 class Trainer(lightning.Trainer):
@@ -42,6 +45,8 @@ class Trainer(lightning.Trainer):
         precision: auto, or the name of a Lightning precision.
         accumulate_grad_batches: micro-batches of one step; the sequences of the step stay the same.
         val_every_n_steps: optimizer steps between two validations.
+        limit_val_batches: batches of each validation, which is then not exact; None for all.
+        overfit_batches: train on the first batches alone, again and again; 0 for all.
         timeout_s: seconds that ranks wait for each other before the run fails.
         async_save: write checkpoints in a background thread, which costs the memory of one copy of the state.
         run: the run that is resumed, whose checkpoint has been loaded.
@@ -55,27 +60,29 @@ class Trainer(lightning.Trainer):
     def __init__(
         self,
         *,
-        max_steps: PositiveInt,
+        max_steps: Steps,
         accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
         devices: PositiveInt | list[int] | Literal["auto"],
         strategy: str | Strategy,
         precision: Precision,
         accumulate_grad_batches: PositiveInt,
-        val_every_n_steps: PositiveInt,
-        timeout_s: PositiveFloat,
+        val_every_n_steps: Steps,
+        timeout_s: Annotated[float, Gt(0), Le(10**9)],
         async_save: bool = True,
         run: Run | None = None,
         callbacks: Sequence[Callback] = (),
         logger: Sequence[Logger] = (),
         num_nodes: PositiveInt = 1,
-        log_every_n_steps: PositiveInt = 50,
+        log_every_n_steps: Steps = 50,
         gradient_clip_val: PositiveFloat | None = None,
+        limit_val_batches: PositiveInt | None = None,
+        overfit_batches: NonNegativeInt = 0,
         **options: Any,
     ) -> None:
         die_with_parent()
         device_type = find_device(accelerator).type
         count = count_devices(device_type, devices)
-        fixed: dict[str, Any] = {
+        fixed: dict[str, Any] = REFUSED | {
             "max_epochs": -1,
             "val_check_interval": val_every_n_steps * accumulate_grad_batches,
             "check_val_every_n_epoch": None,
@@ -99,6 +106,8 @@ class Trainer(lightning.Trainer):
                 accumulate_grad_batches=accumulate_grad_batches,
                 log_every_n_steps=log_every_n_steps,
                 gradient_clip_val=gradient_clip_val,
+                limit_val_batches=limit_val_batches,
+                overfit_batches=overfit_batches,
                 plugins=[*make_plugins(async_save, loaded), *options.pop("plugins", [])],
                 callbacks=list(callbacks),
                 logger=list(logger),
@@ -119,10 +128,12 @@ def count_devices(device_type: str, devices: int | list[int] | Literal["auto"]) 
     present = {"cuda": torch.cuda.device_count, "mps": lambda: 1}.get(device_type, lambda: cpus)()
     if devices == "auto":
         return 1 if device_type == "cpu" else present  # one process uses all cores
-    wanted = max(devices) + 1 if isinstance(devices, list) else devices
-    if not 0 < wanted <= present:
-        raise ValueError(f"trainer.devices={devices}, but this machine has {present} {device_type} device(s)")
-    return len(devices) if isinstance(devices, list) else devices
+    indices = devices if isinstance(devices, list) else [*range(min(devices, present + 1))]
+    if not indices or len(set(indices)) < len(indices) or not set(indices) <= set(range(present)):
+        raise ValueError(
+            f"trainer.devices={devices}, but this machine has {present} {device_type} device(s), each to be used once"
+        )
+    return len(indices)
 
 
 def make_plugins(async_save: bool, loaded: Mapping[Path, dict[str, Any]]) -> list[Any]:

@@ -10,7 +10,7 @@ from lightning import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from minigpt.bounds import PositiveInt
+from minigpt.bounds import PositiveInt, Steps
 from minigpt.runs.checkpoint_io import AtomicCheckpointIO, check_space, link
 from minigpt.runs.directory import CHECKPOINTS, step_checkpoints, step_of
 from minigpt.runs.run import Run
@@ -31,7 +31,7 @@ class Checkpoints(Checkpoint):
         best_loss, best_step: the lowest validation loss [nats per token] and its step; inf and None before the first.
     """
 
-    def __init__(self, *, run: Run, every_n_steps: PositiveInt | None, keep_last_n: PositiveInt) -> None:
+    def __init__(self, *, run: Run, every_n_steps: Steps | None, keep_last_n: PositiveInt) -> None:
         self.run = run
         self.every_n_steps = every_n_steps
         self.keep_last_n = keep_last_n

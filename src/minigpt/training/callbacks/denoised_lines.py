@@ -1,8 +1,12 @@
 """Denoise a few lines with an encoder-decoder after each validation."""
 
-from lightning import Trainer
+from typing import Annotated
 
-from minigpt.bounds import PositiveInt
+from annotated_types import Ge, Le
+from lightning import Trainer
+from torch import nn
+
+from minigpt.data.datamodule import TextDataModule
 from minigpt.data.denoising import DenoisingDataModule
 from minigpt.data.tokenizer import LineTokenizer
 from minigpt.inference.denoise_lines import denoise
@@ -20,19 +24,19 @@ class DenoisedLines(Samples):
         num_lines: how many lines.
     """
 
-    def __init__(self, *, run: Run, num_lines: PositiveInt = 5) -> None:
+    def __init__(self, *, run: Run, num_lines: Annotated[int, Ge(1), Le(1000)] = 5) -> None:
         super().__init__(run=run)
         self.num_lines = num_lines
 
-    def sample(self, trainer: Trainer, pl_module: LanguageModel) -> str:
-        """Each line as the model reads it and as it denoises it, by greedy decoding.
-
-        Raises:
-            ValueError: the run does not train an encoder-decoder on lines.
-        """
-        data, model = get_datamodule(trainer), pl_module.model
+    def check(self, model: nn.Module, data: TextDataModule) -> None:
+        """Raise ValueError for a run that does not train an encoder-decoder on lines."""
         if not isinstance(data, DenoisingDataModule) or not isinstance(model, EncoderDecoder):
             raise ValueError("callbacks=denoising needs model=encoder_decoder data=denoising")
+
+    def sample(self, trainer: Trainer, pl_module: LanguageModel) -> str:
+        """Each line as the model reads it and as it denoises it, by greedy decoding."""
+        data, model = get_datamodule(trainer), pl_module.model
+        assert isinstance(data, DenoisingDataModule) and isinstance(model, EncoderDecoder)  # see check
         tokenizer = data.corpus.tokenizer
         assert isinstance(tokenizer, LineTokenizer)
         corrupted = [tokenizer.decode(ids) for ids in data.val_pairs[: self.num_lines, 0].tolist()]

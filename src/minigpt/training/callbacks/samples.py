@@ -1,10 +1,15 @@
 """Sample from the model after each validation."""
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Le
 from lightning import Callback, LightningModule, Trainer
 from rich.text import Text
+from torch import nn
 
-from minigpt.bounds import NonNegativeFloat, PositiveInt, Seed
+from minigpt.bounds import NonNegativeFloat, Seed
+from minigpt.data.datamodule import TextDataModule
 from minigpt.inference.sampling import generate
 from minigpt.runs.directory import SAMPLES
 from minigpt.runs.run import Run
@@ -30,7 +35,7 @@ class Samples(Callback):
         *,
         run: Run,
         prompt: str = "\n",
-        max_new_tokens: PositiveInt = 160,
+        max_new_tokens: Annotated[int, Ge(1), Le(10_000)] = 160,
         temperature: NonNegativeFloat = 0.8,
         seed: Seed = 1,
     ) -> None:
@@ -39,6 +44,11 @@ class Samples(Callback):
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.seed = seed
+
+    def check(self, model: nn.Module, data: TextDataModule) -> None:
+        """Raise ValueError for a run that has no text to continue."""
+        if data.seq2seq:
+            raise ValueError("callbacks.samples continues a text, and these data are lines: add callbacks=denoising")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, LanguageModel)
