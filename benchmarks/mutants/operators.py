@@ -27,6 +27,10 @@ STRUCTURAL = re.compile(
 TYPES = {"Annotated", "Literal", "Callable", "Mapping", "Sequence", "Iterable", "Iterator", "ClassVar"}
 # Arguments without which the same happens: on Linux, on a CPU, or but for the layout of a file.
 NEUTRAL = {"encoding", "newline", "strict", "device", "thread_name_prefix", "stacklevel", "indent"}
+# Methods of tensors whose numbers name a dimension.
+DIMENSIONAL = set(
+    "gather squeeze unsqueeze flatten unflatten transpose movedim softmax log_softmax cumsum size".split()
+)
 # Calls whose arguments only inform the type checker, or which build the class itself.
 UNTOUCHED = {"cast", "super", "TypeVar", "isinstance", "issubclass", "getattr", "hasattr"}
 
@@ -148,6 +152,8 @@ class Operators:
         """A function swapped for its opposite; an argument left out."""
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         self.indices.update(n for k in node.keywords if k.arg in ("dim", "axis") for n in ast.walk(k.value))
+        if isinstance(node.func, ast.Attribute) and node.func.attr in DIMENSIONAL:
+            self.indices.update(n for argument in node.args for n in ast.walk(argument))
         if name in FUNCTIONS:
             yield "function", start(node.func), end(node.func), FUNCTIONS[name]
         if name in UNTOUCHED or is_message(node):

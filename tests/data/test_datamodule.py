@@ -1,7 +1,10 @@
 """The rules of a TextDataModule about its own options and its text."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from minigpt.data import datamodule
 from minigpt.data.datamodule import SyntheticDataModule, TextDataModule
@@ -47,6 +50,21 @@ def test_augmentation_and_sampler_see_the_training_part_alone(tmp_path, dev_spli
     assert data.tokens_per_epoch == len(text)
     place = {"rank": 0, "world_size": 1, "micro_batches": 1, "first_step": 0, "last_step": 8, "batch_size": 50}
     assert sum(len(inputs) for inputs, _ in data.train_loader(**place)) == 400
+
+
+def test_the_loaders_are_those_of_the_trainers_device_and_step(tmp_path):
+    data = make(tmp_path, " ".join(map(str, range(400))), batch_size=24, seq_len_warmup=[[8, 4]])
+    place = {"global_rank": 1, "world_size": 2, "global_step": 3, "max_steps": 5, "accumulate_grad_batches": 3}
+    data.trainer = SimpleNamespace(**place, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    loader = data.train_dataloader()
+    batches = list(loader)
+    assert [tuple(inputs.shape) for inputs, _ in batches] == [(8, 8)] * 3 + [(4, 16)] * 3 and not loader.pin
+    own = {"batch_size": 24, "micro_batches": 3, "rank": 1, "world_size": 2, "seq_len_warmup": [(8, 4)]}
+    same = list(data.train_loader(**own, first_step=3, last_step=5))
+    assert all(torch.equal(a, b) for one, two in zip(batches, same, strict=True) for a, b in zip(one, two, strict=True))
+    halves = [list(data.val_loader(rank=rank, world_size=2)) for rank in (0, 1)]
+    assert torch.equal(next(iter(data.val_dataloader()))[0], halves[1][0][0])
+    assert not torch.equal(halves[0][0][0], halves[1][0][0])
 
 
 def test_a_step_that_no_machine_can_hold_is_refused(tmp_path):

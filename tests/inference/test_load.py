@@ -76,6 +76,20 @@ def test_trusting_one_class_is_not_trusting_what_a_checkpoint_nests_in_it(foreig
         build_model(node, frozenset({foreign_class}))
 
 
+def test_what_is_trusted_may_be_nested_and_may_be_the_objective(tmp_path, foreign_class):
+    source = (tmp_path / "my_models.py").read_text()
+    (tmp_path / "my_models.py").write_text(source + "from minigpt.model.objectives import NextToken as MyObjective\n")
+    names = frozenset({foreign_class, "my_models.MyObjective"})
+    build_model({"_target_": BIGRAM, "block_size": {"_target_": foreign_class}}, names)
+    path = save_foreign(tmp_path / "step_7.ckpt", foreign_class)
+    content = load_checkpoint(path)
+    content["minigpt"]["objective"]["_target_"] = "my_models.MyObjective"
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    assert load_model(path, names).objective.can_generate
+    with pytest.raises(ValueError, match=r"'my_models.MyObjective', which is not a component"):
+        load_model(path, frozenset({foreign_class}))
+
+
 @pytest.mark.parametrize("name", ["no_such_module.Model", "my_models.NoSuchModel", "Model"])
 def test_a_trusted_class_that_does_not_exist_is_one_line(foreign_class, name):
     with pytest.raises(ValueError, match=f"{name} cannot be imported: ") as failure:
