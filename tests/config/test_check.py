@@ -77,6 +77,9 @@ def fits(annotation: str, value: object) -> bool:
         ("'Positive'", [1], [0]),
         ("Callable[..., Any]", [{"_target_": "x"}], [1, "a", None]),
         ("Callable[..., Any] | None", [{"_target_": "x"}, None], [1, "a"]),
+        ("Callable", [{"_target_": "x"}], [1, "a", None]),
+        ("Tensor", [{"_target_": "x"}], [1, "a", None]),
+        ("Sequence[int]", [[1, 2], []], [1, ["a"]]),
         ("Unknown[int]", [1, "a", None], []),
     ],
 )
