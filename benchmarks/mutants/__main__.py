@@ -116,10 +116,11 @@ def main() -> None:
     preload()
     base = Path(tempfile.mkdtemp(prefix="mutants-"))
     copy_tree(base / "tree")
+    diffs = {mutant.id: mutant.diff() for mutant in mutants}  # now: the checkout may change
     for number, (mutant, outcome) in enumerate(trials(mutants, base, arguments), start=1):
         done = f"{number}/{len(mutants)} {outcome.seconds:6.1f} s  {outcome.status:8}  {mutant.id}  {outcome.by}"
         console.print(done, markup=False, soft_wrap=True)
-        row = {"id": mutant.id, "package": mutant.package, **vars(outcome), "diff": mutant.diff()}
+        row = {"id": mutant.id, "package": mutant.package, **vars(outcome), "diff": diffs[mutant.id]}
         rows.append(row | {"explanation": explained.get(mutant.id)})
     shutil.rmtree(base, ignore_errors=True)
     rows.sort(key=lambda row: [m.id for m in mutants].index(row["id"]))

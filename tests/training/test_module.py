@@ -206,6 +206,20 @@ def test_each_step_has_the_learning_rate_that_the_schedule_gives_for_it(tmp_path
     assert record.column("optim/lr") == [rates[0] for rates in used]
 
 
+def test_a_resumed_run_has_the_learning_rates_of_its_configuration():
+    """And not those of the optimizer's state that it loads."""
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.25)
+    module = SimpleNamespace(peak_lrs=[0.1], lr_schedulers=lambda: schedule, global_step=3)
+    module.trainer, module.lr_factor = SimpleNamespace(optimizers=[optimizer]), {3: 0.25}.get
+    LanguageModel.on_train_start(module)
+    (group,) = optimizer.param_groups
+    assert group["initial_lr"] == 0.1 and group["lr"] == 0.025
+    optimizer.step()
+    schedule.step()
+    assert group["lr"] == 0.025, "and in the steps after it"
+
+
 def test_dropout_is_drawn_from_the_step_and_the_device():
     """Each micro-batch of each step, on each device, has masks of its own, and the same ones whatever ran before."""
     trainer = SimpleNamespace(global_step=0, accumulate_grad_batches=2, world_size=2)

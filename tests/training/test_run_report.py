@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from minigpt.runs.run import Run
+from minigpt.runs.summary import read_summary
 from minigpt.training import run_report
 from minigpt.training.callbacks.checkpoint_callback import Checkpoints
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.run_report import best_loss, measured
-from minigpt.training.terminal import console, show_config, show_model
+from minigpt.training.terminal import console, show_config, show_model, show_warning
 
 
 @pytest.fixture
@@ -80,3 +81,27 @@ def test_the_parts_of_a_model_are_shown_with_their_sizes():
         *("ModuleDict parameters", "blocks (2 x 8) 16", "head 3,000", "total (tied weights once) 3,016"),
         "floating-point operations per trained token 123,456",
     ]
+
+
+def test_a_run_begins_with_its_warning_its_text_and_its_device(trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_report, "start_log", lambda directory: None)
+    corpus = SimpleNamespace(train=range(3600), val=range(400), tokenizer=SimpleNamespace(vocab_size=65))
+    data = SimpleNamespace(warning="no figure to compare", block_size=16, path="a.txt", corpus=corpus)
+    trainer.strategy, trainer.world_size = SimpleNamespace(root_device=torch.device("cpu")), 2
+    trainer.precision = "32-true"
+    run = Run(tmp_path, {"seed": 1}, ["seed=1"], previous_summary={"wall_clock_s": 100.0})
+    with console.capture() as shown:
+        run_report.log_run_start(trainer, SimpleNamespace(model=torch.nn.Linear(3, 2)), data, run)
+    for text in ("no figure to compare", "a.txt: 3,600 tokens", "400 to validate on", "vocabulary 65", "cpu x 2"):
+        assert text in shown.get()
+    known = {"status": "running", "overrides": ["seed=1"], "wandb_id": None, "wall_clock_s": 100.0}
+    assert read_summary(tmp_path) == known, "what an earlier part of the run has left stays"
+
+
+def test_a_warning_is_shown_where_there_is_one():
+    with console.capture() as shown:
+        show_warning(None)
+    assert shown.get() == ""
+    with console.capture() as shown:
+        show_warning("for tuning")
+    assert "for tuning" in shown.get()
