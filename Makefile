@@ -46,7 +46,7 @@ $(DEV_STAMP): $(STAMP)
 	@touch $@
 
 train: $(STAMP) ## train on Tiny Shakespeare; options: make train ARGS="model=small"
-	@$(BIN)/python src/train.py $(if $(or $(findstring data=,$(ARGS)),$(findstring resume=,$(ARGS)),$(findstring debug=,$(ARGS))),,$$($(BIN)/python -m minigpt.synthetic_fallback)) $(ARGS)
+	@$(BIN)/python src/train.py $(if $(or $(findstring data=,$(ARGS)),$(findstring data.path=,$(ARGS)),$(findstring resume=,$(ARGS)),$(findstring debug=,$(ARGS))),,$$($(BIN)/python -m minigpt.synthetic_fallback)) $(ARGS)
 
 test: $(DEV_STAMP) ## run the tests (under five minutes on two cores)
 	@$(BIN)/python -m pytest

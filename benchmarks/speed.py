@@ -32,7 +32,7 @@ from torch import nn
 
 from minigpt.config.build import build
 from minigpt.data.corpus import Corpus, load_or_tokenize
-from minigpt.data.text_files import locate_or_download
+from minigpt.data.text_files import locate
 from minigpt.devices import resolve_precision
 from minigpt.inference.precision import float16_matvec, inference_precision
 from minigpt.inference.sampling import generate
@@ -51,7 +51,7 @@ DATA_DIR = os.environ.get("MINIGPT_DATA_DIR", str(ROOT / "data"))
 
 def tiny_shakespeare() -> Corpus:
     """Tiny Shakespeare, tokenized."""
-    return load_or_tokenize(locate_or_download(TEXT, DATA_DIR), Path(DATA_DIR) / "cache", 0.1)
+    return load_or_tokenize(locate(TEXT, DATA_DIR), Path(DATA_DIR) / "cache", 0.1)
 
 
 def nanogpt_step(checkout: Path, folder: Path, count: int) -> float:
@@ -177,7 +177,7 @@ def measure_data_path(folder: Path, megabytes: list[int]) -> dict[str, Any]:
     The memory is the anonymous memory of the process: pages of the mapped file belong to the page cache. While the text
     is tokenized no data is mapped, so that peak is the peak of the whole process.
     """
-    text, runs = locate_or_download(TEXT, DATA_DIR).read_bytes(), []
+    text, runs = locate(TEXT, DATA_DIR).read_bytes(), []
     for size in megabytes:
         path = folder / f"text-{size}.txt"
         with path.open("wb") as file:

@@ -11,8 +11,8 @@ def main(config: dict[str, Any]) -> float:
     from minigpt.inference.cli_output import evaluate_run
     from minigpt.inference.load import find_model
 
-    log_dir, trusted = config["paths"]["log_dir"], typed_targets()
-    trained = find_model(config["run"], log_dir, config["device"], config["average_last_n"], trusted)
+    runs_dir, trusted = config["paths"]["runs_dir"], typed_targets()
+    trained = find_model(config["run"], runs_dir, config["device"], config["average_last_n"], trusted)
     return evaluate_run(trained, config)
 
 

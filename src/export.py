@@ -11,7 +11,7 @@ def main(config: dict[str, Any]) -> None:
     from minigpt.inference.load import find_model
     from minigpt.inference.safetensors_export import export_safetensors
 
-    trained = find_model(config["run"], config["paths"]["log_dir"], "cpu", config["average_last_n"], typed_targets())
+    trained = find_model(config["run"], config["paths"]["runs_dir"], "cpu", config["average_last_n"], typed_targets())
     export_safetensors(trained, config["output"])
 
 

@@ -5,11 +5,13 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from tests.forkserver import run_command
 from minigpt.cli import exit_on_signals
 
 ROOT = Path(__file__).parents[1]
-TINY = ["debug=fast", "precision=32-true", "trainer.log_every_n_steps=1"]
+TINY = ["debug=fast", "paths.runs_dir=${paths.log_dir}/runs", "precision=32-true", "trainer.log_every_n_steps=1"]
 
 
 def only_run(folder: Path) -> Path:
@@ -115,6 +117,33 @@ def test_generate_repeats_itself_for_a_seed(cli_there):
     first, again = (ok(cli_there("generate.py", *options)).stdout for _ in range(2))
     assert first == again
     assert first.startswith("ALDO:") and len(first) == 5 + 80 + 1
+
+
+@pytest.mark.parametrize("text", ["And, if thou wilt,", "I; all's well", "Say 'no'"])
+def test_a_prompt_is_continued_as_it_is_typed(cli_there, trained, tmp_path, text):
+    known = "".join(c for c in text if c in (trained[0] / "data/synthetic/20000-1.txt").read_text())
+    options = ["run=latest", "max_new_tokens=5"]
+    typed = ok(cli_there("generate.py", *options, f"prompt={known}")).stdout
+    file = tmp_path / "prompt.txt"
+    file.write_text(f"{known}\n")
+    assert typed == ok(cli_there("generate.py", *options, f"prompt_file={file}")).stdout
+    assert typed.startswith(known) and len(typed) == len(known) + 6
+
+
+def test_the_example_prompt_is_one_of_the_text_s_own(cli_there, trained):
+    (line,) = [line for line in trained[1].stdout.splitlines() if line.startswith("generate ")]
+    words = shlex.split(line)[3:]
+    assert words[1].removeprefix("prompt=") == (trained[0] / "data/synthetic/20000-1.txt").read_text().splitlines()[0]
+    assert ok(cli_there("generate.py", *words, "max_new_tokens=5")).stdout.startswith(words[1].removeprefix("prompt="))
+
+
+def test_every_file_of_a_run_has_the_permissions_of_the_umask(tmp_path):
+    options = [*TINY, "trainer.max_steps=2", "paths.log_dir=logs", "paths.data_dir=data"]
+    ok(run_command("train.py", options, tmp_path, os.environ, before=partial(os.umask, 0o002)))
+    export = ["run=latest", "output=model.safetensors", "paths.log_dir=logs"]
+    ok(run_command("export.py", export, tmp_path, os.environ, before=partial(os.umask, 0o002)))
+    modes = {str(p): oct(p.stat().st_mode & 0o777) for p in tmp_path.rglob("*") if p.is_file()}
+    assert len(modes) > 10 and set(modes.values()) == {"0o664"}, modes
 
 
 def test_several_samples_are_drawn_side_by_side(cli_there):
@@ -286,8 +315,8 @@ def test_a_signal_stops_all_processes(tmp_path):
             if line.startswith("step"):
                 break
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-        process.communicate(timeout=60)
-    assert process.returncode == 130
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and output.count("SIGINT: finishing this step and saving; Ctrl-C again ends") == 1
     summary = json.loads((only_run(tmp_path) / "summary.json").read_text())
     assert summary["status"] == "interrupted" and summary["last_checkpoint"]
     assert nobody_left(process.pid)

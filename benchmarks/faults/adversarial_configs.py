@@ -26,7 +26,14 @@ OTHER_TARGETS = """
     hydra.utils.call minigpt.runs.run.open_run lightning.pytorch.loggers.CSVLogger pathlib.Path.touch
 """.split()
 NODES = ("model", "data", "optimizer", "callbacks.samples", "logger.csv", "trainer")
-PATHS = ("paths.log_dir", "paths.data_dir", "paths.run_dir", "data.data_dir", "trainer.default_root_dir")
+PATHS = (
+    "paths.log_dir",
+    "paths.data_dir",
+    "paths.runs_dir",
+    "paths.run_dir",
+    "data.data_dir",
+    "trainer.default_root_dir",
+)
 RUN_FILES = ("metrics.csv", "train.log", "samples.md", "summary.json", "config.yaml", "checkpoints/last.ckpt")
 RESUME = ["ignore_fingerprint=true", "trainer.max_steps=12"]
 # Hydra's --experimental-rerun unpickles a file; argparse accepts abbreviations of options.
@@ -55,7 +62,7 @@ def malicious_configs(saved: dict[str, Any], canary: Path, url: str, outside: Pa
     for path in PATHS:
         node, _, key = path.partition(".")
         found[f"{path} outside"] = yaml.safe_dump(set_values(saved, node, {key: str(outside)}))
-    text = {"_target_": "minigpt.data.datamodule.TextDataModule", "path": "x.txt", "url": url, "sha256": None}
+    text = {"_target_": "minigpt.data.datamodule.TextDataModule", "path": None, "url": url, "sha256": None}
     config = set_values(saved, "data", text)
     del config["data"]["num_chars"], config["data"]["generator_seed"]
     found["text from a URL"] = yaml.safe_dump(config)

@@ -50,8 +50,7 @@ def first_runs(folder: Path, baselines: int) -> Iterator[Row]:
     url = f"http://127.0.0.1:{server.server_port}/play.txt"
     options = [o for o in TINY if o != "debug=fast"] + TINY_MODEL
     options += ["logger=csv", "trainer.max_steps=4", f"paths.log_dir={folder / 'logs'}"]
-    options += ["data=text", "data.path=play.txt"]
-    options += [f"+data.url={url}", f"+data.sha256={hashlib.sha256(TEXT).hexdigest()}"]
+    options += [f"data.url={url}", f"data.sha256={hashlib.sha256(TEXT).hexdigest()}"]
     processes = [Process(options, folder) for _ in range(10)]
     done = [process.wait() for process in processes]
     completed = sum(d.exit_code == 0 for d in done)

@@ -25,6 +25,7 @@ SHM = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a file system ot
 # A tiny run with everything that resuming must repeat: dropout, accumulated gradients, validations between checkpoints.
 TINY = "debug=fast precision=32-true trainer.log_every_n_steps=1 model.dropout=0.1 data.batch_size=8".split()
 TINY += "trainer.accumulate_grad_batches=2 trainer.val_every_n_steps=7 callbacks.checkpoints.every_n_steps=2".split()
+TINY += ["paths.runs_dir=${paths.log_dir}/runs"]
 # The same model sizes without debug=fast, for runs on another text.
 TINY_MODEL = "model.num_layers=2 model.num_heads=2 model.dim=32 model.block_size=32".split()
 ENVIRONMENT = {"MINIGPT_DATA_DIR": "data", "WANDB_MODE": "offline"}

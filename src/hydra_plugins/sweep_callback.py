@@ -1,6 +1,7 @@
 """Hydra's callback around a sweep: a ranking at its end, and nothing left of a sweep that never began."""
 
 import atexit
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from rich.table import Table
 
 from minigpt.cli import refuse
 from minigpt.config.errors import ConfigError
+from minigpt.runs.commands import generate_command
 from minigpt.runs.ranking import COLUMNS, rank_jobs, write_ranking
+from minigpt.runs.summary import read_summary
 
 
 class SweepRanking(Callback):
@@ -24,6 +27,8 @@ class SweepRanking(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the ranking; exit code 1 when a job failed, 2 when there was none."""
+        if "trainer" not in config:  # of the other commands, whose jobs leave nothing to be ranked
+            return
         sweep_dir = Path(config.hydra.sweep.dir)
         rows = rank_jobs(sweep_dir)
         if not rows:  # Hydra turns an exception in a callback into a warning
@@ -49,7 +54,9 @@ def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) ->
             console.print(f"job {row['job']} {row['status']}: {escape(row['error'])}", style="red")
     console.print(f"written to {sweep_dir}/ranking.csv and ranking.json")
     if rows and rows[0]["best_checkpoint"]:
-        console.print(f'the best one  python src/generate.py run={sweep_dir}/{rows[0]["job"]} prompt="ROMEO:"')
+        best = sweep_dir / str(rows[0]["job"])
+        command = generate_command(best, (read_summary(best) or {}).get("example_prompt"))
+        console.print(f"the best one  {command}", soft_wrap=True, markup=False)
     if Path(wandb_dir).is_dir():
         console.print(f"compare       wandb leet {wandb_dir}")
 
@@ -62,7 +69,10 @@ def show(value: Any) -> str:
 
 
 def remove_unstarted(sweep_dir: Path) -> None:
-    """Remove a sweep's directory when it holds nothing but Hydra's note of what was asked for."""
+    """Remove a sweep's directory when it holds nothing but Hydra's note of what was asked for and empty ones."""
+    for job in sweep_dir.glob("*/"):
+        with contextlib.suppress(OSError):  # it is not empty
+            job.rmdir()
     if sweep_dir.is_dir() and [p.name for p in sweep_dir.iterdir()] == ["multirun.yaml"]:
         (sweep_dir / "multirun.yaml").unlink()
         sweep_dir.rmdir()

@@ -25,4 +25,5 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal[
     "auto", "32-true", "32", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "64",
     "transformer-engine", "transformer-engine-float16",
+    "16", "fp16", "float16", "bf16", "bfloat16", "fp32", "float32", "fp64", "float64",
 ]  # fmt: skip

@@ -9,6 +9,7 @@
     141  a training whose output was closed      138  SIGUSR1 in a Slurm job (see `minigpt.training.fit`)
 """
 
+import argparse
 import os
 import secrets
 import signal
@@ -22,10 +23,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_type_hints
 
-import hydra
+from hydra import version
 
 # Private: Hydra has no public way to look at its command line before it acts on it. tests/test_cli.py notices a change.
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -33,10 +34,11 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from minigpt.config.check import check
-from minigpt.config.errors import ConfigError, explain
+from minigpt.config.errors import ConfigError, explain, explain_flags
 from minigpt.config.packaged import CONF, config_groups
 from minigpt.config.saved import merge_saved
 from minigpt.config.schema import COMMANDS
+from minigpt.config.text_options import quote_text_options
 from minigpt.deferred_imports import defer_imports
 from minigpt.runs.directory import CONFIG, is_rank_zero
 from minigpt.runs.resume import select_run
@@ -45,8 +47,10 @@ from minigpt.startup import StartNotice, limit_spinning
 from minigpt.streams import discard, guard
 
 USAGE, INTERRUPTED = 2, 130
+SWEEP_OPTIONS = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
 
 OmegaConf.register_new_resolver("random", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("text_name", lambda _root_: text_name(_root_), replace=True)
 
 
 def command(name: str) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[[], None]]:
@@ -97,8 +101,7 @@ def run_command(name: str, task: Callable[[DictConfig], Any], notice: StartNotic
     with redirect_stderr(guard(sys.stderr)), redirect_stdout(sys.stdout or guard(None)):
         notice.show()
         try:
-            folders += check_flags()
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+            run_hydra(task, name, folders)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
@@ -110,6 +113,14 @@ def run_command(name: str, task: Callable[[DictConfig], Any], notice: StartNotic
             notice.clear()
 
 
+def run_hydra(task: Callable[[DictConfig], Any], name: str, folders: list[Path]) -> None:
+    """Compose conf/<name>.yaml and call `task` with it, as `hydra.main` does; `--config-dir` is added to `folders`."""
+    flags = parse_command_line()
+    folders += [Path(flags.config_dir)] if flags.config_dir else []
+    version.setbase("1.3")
+    _run_hydra(flags, get_args_parser(), task, config_path=str(CONF), config_name=name)
+
+
 def prepare(composed: DictConfig, name: str) -> dict[str, Any]:
     """The checked configuration of a command, as plain data; that of the run that is resumed, if one is.
 
@@ -117,6 +128,7 @@ def prepare(composed: DictConfig, name: str) -> dict[str, Any]:
         ConfigError: for the first thing in it that cannot be used.
     """
     refuse_several(composed)
+    refuse_sweep_options()
     if name != "train":
         return check(composed, name)
     hydra_config = HydraConfig.get()
@@ -128,7 +140,7 @@ def prepare(composed: DictConfig, name: str) -> dict[str, Any]:
     overrides = list(hydra_config.overrides.task)
     if resume is not None and not is_rank_zero() and hydra_config.run.dir != ".":
         resume = hydra_config.run.dir  # of the process that started this one, see below
-    directory = select_run(resume, run_dir, Path(str(composed.paths.log_dir)) / "runs", overrides)
+    directory = select_run(resume, run_dir, Path(str(composed.paths.runs_dir)), overrides)
     composed.resume = None if directory is None else str(directory)
     if directory is None:
         return check(composed, name)
@@ -147,8 +159,8 @@ def prepare(composed: DictConfig, name: str) -> dict[str, Any]:
     return config
 
 
-def check_flags() -> list[Path]:
-    """The folder of `--config-dir`, if one is named.
+def parse_command_line() -> argparse.Namespace:
+    """The flags and overrides of this process, with texts and paths as they were typed, see `quote_text_options`.
 
     Raises:
         ConfigError: for flags that Hydra does not know or that do harm. Hydra's own parser would print its whole usage.
@@ -157,15 +169,22 @@ def check_flags() -> list[Path]:
     parser.error = raise_config_error  # of this parser alone
     flags, unknown = parser.parse_known_args()
     if unknown:
-        raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}")
+        raise ConfigError(explain_flags(unknown))
     if flags.experimental_rerun:
         raise ConfigError("--experimental-rerun unpickles a file, which may run anything: repeat the command instead")
-    return [Path(flags.config_dir)] if flags.config_dir else []
+    flags.overrides = quote_text_options(flags.overrides, flags.multirun)
+    return flags
 
 
 def raise_config_error(message: str) -> NoReturn:
     """What argparse calls for a mistake."""
     raise ConfigError(message)
+
+
+def text_name(config: DictConfig) -> str:
+    """What a run's name says of its text: the name of a text of one's own, else the choice of the group `data`."""
+    path = OmegaConf.select(config, "data.path")
+    return Path(path).stem[:40] if isinstance(path, str) else str(HydraConfig.get().runtime.choices["data"])
 
 
 def refuse_several(composed: DictConfig) -> None:
@@ -184,6 +203,16 @@ def exit_on_signals() -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
+def refuse_sweep_options() -> None:
+    """Raises ConfigError for typed options that only a sweep heeds, when this is none."""
+    hydra_config = HydraConfig.get()
+    for override in [*hydra_config.overrides.hydra, *hydra_config.overrides.task]:
+        key, _, value = override.lstrip("+").partition("=")
+        is_search = key == "hparams_search" and value != "null"
+        if hydra_config.mode == RunMode.RUN and (is_search or key.startswith(SWEEP_OPTIONS)):
+            raise ConfigError(f"{override} is for a sweep: add -m")
 
 
 def end_quietly() -> NoReturn:

@@ -7,6 +7,14 @@ import torch
 
 from minigpt.machine import WORTHWHILE, bfloat16_speedup
 
+# torch's and others' names of a precision, and Lightning's.
+PRECISION_ALIASES = {
+    **dict.fromkeys(("16", "fp16", "float16"), "16-mixed"),
+    **dict.fromkeys(("bf16", "bfloat16"), "bf16-mixed"),
+    **dict.fromkeys(("32", "fp32", "float32"), "32-true"),
+    **dict.fromkeys(("64", "fp64", "float64"), "64-true"),
+}
+
 
 def find_device(name: str) -> torch.device:
     """Return the torch device for auto, gpu, cpu, cuda or mps.
@@ -33,18 +41,19 @@ def weight_copies(trainer: Mapping[str, Any]) -> int:
 
 
 def resolve_precision(precision: str, device_type: str) -> str:
-    """Return the Lightning precision that `auto` stands for on a device, and any other as it is.
+    """Return the Lightning precision that `auto` or an alias such as `bf16` stands for, and any other as it is.
 
     bf16-mixed keeps the weights in float32 and computes matrix products in bfloat16. It is 4 times as fast as float32
     on CPUs with AVX512-BF16 or AMX and 10 times on GPUs since Ampere; elsewhere it is emulated, and slower.
 
     Args:
-        precision: `auto` or the name of a Lightning precision.
+        precision: `auto`, an alias, or the name of a Lightning precision.
         device_type: "cpu", "cuda" or "mps".
 
     Raises:
         ValueError: the device does not support it.
     """
+    precision = PRECISION_ALIASES.get(precision, precision)
     if precision.startswith(("16", "transformer-engine")) and device_type == "cpu":
         raise ValueError(f"precision={precision} needs a GPU: use auto, bf16-mixed or 32-true on a CPU")
     if precision != "auto":

@@ -17,7 +17,7 @@ def main() -> None:
     """Look for the text as a run does."""
     text = yaml.safe_load((CONF / "data" / "shakespeare_char.yaml").read_text("utf-8"))
     try:
-        locate_or_download(text["path"], os.environ.get("MINIGPT_DATA_DIR", "data"), text["url"], text["sha256"])
+        locate_or_download(text["url"], os.environ.get("MINIGPT_DATA_DIR", "data"), text["sha256"])
     except ValueError as error:
         print(f"{error}\nContinuing with data=synthetic.", file=sys.stderr)
         print("data=synthetic")

@@ -146,6 +146,6 @@ def test_suggestions():
 
 def test_an_option_is_suggested_where_it_stands_deeper():
     config = {"seed": 1, "optimizer": {"lr": 1}, "data": {"tokenizer": {"lr": 1}}}
-    assert unknown_option("lr", config, config).endswith("did you mean 'optimizer.lr'?")
-    assert unknown_option("sed", config, config).endswith("did you mean 'seed'?")
-    assert "resume=RUN_DIR" in unknown_option("ckpt_path", config)
+    assert unknown_option("lr", config, config=config).endswith("did you mean 'optimizer.lr'?")
+    assert unknown_option("sed", config, config=config).endswith("did you mean 'seed'?")
+    assert "resume=RUN_DIR" in unknown_option("ckpt_path", config, config=config | {"model": {}})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minigpt.data import datamodule
-from minigpt.data.datamodule import SyntheticDataModule, TextDataModule
+from minigpt.data.datamodule import SyntheticDataModule, TextDataModule, shorten_line
 from minigpt.data.denoising import DenoisingDataModule
 from minigpt.data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, WordPieceTokenizer
 
@@ -17,6 +17,33 @@ def make(tmp_path, text="Hear me, you wrangling pirates!\n" * 40, **options):
     return TextDataModule(
         **{"path": "text.txt", "data_dir": str(tmp_path), "block_size": 16, "batch_size": 24, "seed": 1} | options
     )
+
+
+@pytest.mark.parametrize("kind", [TextDataModule, DenoisingDataModule])
+def test_a_path_of_one_s_own_is_never_downloaded_or_checked(tmp_path, kind):
+    """`data.path=my.txt` with the address and the SHA-256 of another text beside it."""
+    (tmp_path / "my.txt").write_text("Hear me!\n" * 40)
+    options = {"url": "http://127.0.0.1:9/a/text.txt", "sha256": "0" * 64, "data_dir": str(tmp_path), "seed": 1}
+    options |= {"block_size": 16, "batch_size": 4} | ({"drop_chars": " "} if kind is DenoisingDataModule else {})
+    assert kind(path="my.txt", **options).locate_or_download() == tmp_path / "my.txt"
+    with pytest.raises(ValueError, match=r"no text at other.txt: give a UTF-8 file with data.path=FILE"):
+        kind(path="other.txt", **options).locate_or_download()
+    with pytest.raises(ValueError, match=r"a/text.txt does not exist and could not be downloaded"):
+        kind(**options).locate_or_download()
+    assert {p.name for p in tmp_path.rglob("*.txt")} == {"my.txt"}
+
+
+def test_a_text_or_its_address_must_be_given(tmp_path):
+    with pytest.raises(ValueError, match=r"data.path must be given"):
+        make(tmp_path, path=None)
+
+
+def test_the_example_prompt_is_the_first_line_of_the_text(tmp_path):
+    assert make(tmp_path, text="\n  First Citizen:\nBefore\n" * 40).example_prompt == "First Citizen:"
+    assert shorten_line("a" * 30 + " bcd" * 5) == "a" * 30 + " bcd bcd"
+    options = {"drop_chars": " ", "lowercase": True, "block_size": 40, "batch_size": 4, "seed": 1}
+    data = DenoisingDataModule(path="text.txt", data_dir=str(tmp_path), **options)
+    assert data.example_prompt == "firstcitizen:"
 
 
 def test_the_dev_split_is_the_end_of_the_training_split(tmp_path):

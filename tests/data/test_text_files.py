@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minigpt.data import text_files
-from minigpt.data.text_files import iter_text, locate_or_download, split_text
+from minigpt.data.text_files import downloaded_path, iter_text, locate, locate_or_download, split_text
 
 TEXT = "Hear me, you wrangling pirates!\n" * 40
 
@@ -22,11 +22,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests.append(self.path)
         threading.Event().wait(0.2)
-        if self.path == "/silent":
+        if "silent" in self.path:
             self.server.released.wait(20)
             return
-        self.send_response(404 if self.path == "/missing" else 200)
-        self.send_header("Content-Length", str(len(TEXT) + (self.path == "/truncated")))
+        self.send_response(404 if "missing" in self.path else 200)
+        self.send_header("Content-Length", str(len(TEXT) + ("truncated" in self.path)))
         self.end_headers()
         self.wfile.write(TEXT.encode())
 
@@ -58,26 +58,25 @@ def digest(text: str) -> str:
 
 def test_a_missing_text_is_downloaded_once_by_several_processes(server, tmp_path):
     url, requests = server
-    jobs = [("one/input.txt", str(tmp_path), f"{url}/input.txt", digest(TEXT))] * 8
+    jobs = [(f"{url}/one/input.txt", str(tmp_path), digest(TEXT))] * 8
     with ProcessPoolExecutor(4) as pool:
         paths = list(pool.map(locate_or_download, *zip(*jobs, strict=True)))
     assert {p.read_text() for p in paths} == {TEXT}
-    assert requests == ["/input.txt"]
+    assert requests == ["/one/input.txt"]
     assert {p.name for p in (tmp_path / "one").iterdir()} == {"input.txt", "input.txt.lock"}
-    assert paths[0].stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_download_shows_progress_on_a_terminal_only(server, tmp_path, monkeypatch, capsys, is_terminal):
     monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
-    locate_or_download("input.txt", str(tmp_path), f"{server[0]}/input.txt", digest(TEXT))
+    locate_or_download(f"{server[0]}/input.txt", str(tmp_path), digest(TEXT))
     output = capsys.readouterr()
     assert output.out == "" and ("100%" in output.err) == is_terminal and bool(output.err) == is_terminal
 
 
 def test_a_download_with_another_hash_leaves_nothing(server, tmp_path):
     with pytest.raises(ValueError, match="another text"):
-        locate_or_download("two/input.txt", str(tmp_path), f"{server[0]}/input.txt", digest("other"))
+        locate_or_download(f"{server[0]}/two/input.txt", str(tmp_path), digest("other"))
     assert [p.name for p in (tmp_path / "two").iterdir()] == ["input.txt.lock"]
 
 
@@ -90,7 +89,7 @@ def test_a_download_with_another_hash_leaves_nothing(server, tmp_path):
 def test_a_failed_download_is_one_line_and_leaves_nothing(server, tmp_path, monkeypatch, path, reason):
     monkeypatch.setattr(text_files, "DOWNLOAD_TIMEOUT_S", 0.5)
     with pytest.raises(ValueError, match=rf"could not be downloaded \(.*{reason}") as failure:
-        locate_or_download("two/input.txt", str(tmp_path), f"{server[0]}/{path}")
+        locate_or_download(f"{server[0]}/{path}/two/input.txt", str(tmp_path))
     assert "\n" not in str(failure.value)
     del failure
     gc.collect()
@@ -99,7 +98,7 @@ def test_a_failed_download_is_one_line_and_leaves_nothing(server, tmp_path, monk
 
 def test_an_unreachable_server_is_reported_with_the_alternatives(tmp_path):
     with pytest.raises(ValueError, match=r"\(.*Connection refused\).*MINIGPT_DATA_DIR.*data=synthetic"):
-        locate_or_download("three/input.txt", str(tmp_path), "http://127.0.0.1:9/input.txt", digest(TEXT))
+        locate_or_download("http://127.0.0.1:9/three/input.txt", str(tmp_path), digest(TEXT))
 
 
 def test_a_download_waits_ten_seconds():
@@ -108,8 +107,25 @@ def test_a_download_waits_ten_seconds():
 
 def test_a_file_that_exists_is_checked(text, tmp_path):
     with pytest.raises(ValueError, match="not the expected text"):
-        locate_or_download(text.name, str(tmp_path), "http://127.0.0.1:9/", digest("other"))
-    assert locate_or_download(text.name, str(tmp_path), "http://127.0.0.1:9/", digest(TEXT)) == Path(text)
+        locate_or_download(f"http://127.0.0.1:9/{text.name}", str(tmp_path), digest("other"))
+    assert locate_or_download(f"http://127.0.0.1:9/{text.name}", str(tmp_path), digest(TEXT)) == Path(text)
+
+
+def test_a_text_of_one_s_own_is_looked_for_here_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "folder").mkdir(parents=True)
+    for place in ("text.txt", "data/text.txt", "data/other.txt"):
+        (tmp_path / place).write_text(place)
+    assert [locate(name, "data").read_text() for name in ("text.txt", "other.txt")] == ["text.txt", "data/other.txt"]
+    with pytest.raises(ValueError, match=r"no text at folder, which is not a file: .* eval_text=FILE"):
+        locate("folder", "data", "eval_text")
+
+
+def test_a_download_is_named_after_its_address():
+    assert downloaded_path("https://a.org/x/data/tiny/input.txt?raw=1") == "tiny/input.txt"
+    assert downloaded_path("https://a.org/x/../input.txt") == "x/input.txt"
+    with pytest.raises(ValueError, match="not the address of a file"):
+        downloaded_path("https://a.org/")
 
 
 def test_byte_order_mark_and_crlf_are_dropped(tmp_path):

@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
 
 
 def config(trained, **options):
-    return OPTIONS | {"paths": {"data_dir": str(trained.path)}} | options
+    return OPTIONS | {"run": "latest", "prompt_file": None, "paths": {"data_dir": str(trained.path)}} | options
 
 
 def test_evaluation_repeats_the_validation_loss_and_scores_the_lines(trained, capsys):
@@ -107,7 +107,7 @@ def test_lines_of_a_batch_are_denoised_independently(trained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": "\n"}, "prompt is empty.*thequalityofmercy"),
+        ({"prompt": "\n"}, "prompt is empty.*run=latest prompt=[a-z]+"),
         ({"prompt": "50%"}, "outside the vocabulary: '%' '0' '5'"),
         ({"prompt": "o" * 21}, "a line of 21 characters is too long: the model takes 19"),
         ({"prompt": "rain", "num_samples": 3}, "num_samples=3 of a search: choose num_beams=3 or more"),

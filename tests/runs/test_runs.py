@@ -61,6 +61,15 @@ def test_a_git_that_fails_or_hangs_ends_no_run(monkeypatch, failure):
     assert git_commit() is None
 
 
+def test_runs_of_debug_are_not_latest_and_are_named_where_there_is_no_other(tmp_path):
+    run = tmp_path / "debug" / "2026-01-01_00-00-00_debug-1"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("{}")
+    with pytest.raises(ValueError, match=rf"no run in .*runs yet: .* debug=... are not `latest`, name one: {run}$"):
+        find_run("latest", tmp_path / "runs")
+    assert find_run(str(run), tmp_path / "runs") == run == find_run("latest", tmp_path / "debug")
+
+
 def test_the_best_checkpoint_is_preferred(tmp_path):
     run = make_run_directory(tmp_path, "run")
     (run / "config.yaml").write_text("")
@@ -177,9 +186,11 @@ def test_the_highest_step_counts_and_not_the_clock(saved):
 
 
 def test_what_interrupted_saves_left_is_swept(saved):
-    (saved / ".step_30.ckpt-x1y2").write_bytes(b"half")
+    (saved / ".summary.json-x1y2").write_bytes(b"half")
+    (saved / "checkpoints").mkdir()
+    (saved / "checkpoints" / ".step_30.ckpt-x1y2").write_bytes(b"half")
     remove_temp_files(saved)
-    assert {p.name for p in saved.iterdir()} == {"step_10.ckpt", "step_20.ckpt"}
+    assert {p.name for p in saved.rglob("*")} == {"step_10.ckpt", "step_20.ckpt", "checkpoints"}
 
 
 class Trap:
@@ -299,7 +310,7 @@ def test_which_run_a_command_continues(resumable, tmp_path):
 
 
 def settings(tmp_path, **paths):
-    paths = {"log_dir": str(tmp_path / "logs"), "run_dir": None} | paths
+    paths = {"runs_dir": str(tmp_path / "logs" / "runs"), "run_dir": None} | paths
     return {"name": "a", "resume": None, "paths": paths, "ignore_fingerprint": False}
 
 

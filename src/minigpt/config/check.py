@@ -12,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from minigpt.config import schema
 from minigpt.config.annotations import mismatch
-from minigpt.config.errors import ConfigError, did_you_mean, unknown_option
+from minigpt.config.errors import ConfigError, did_you_mean, given_option, unknown_option
 from minigpt.config.packaged import components
 from minigpt.config.signature import (
     Signature,
     find_name,
+    given_arguments,
     package_exists,
     parse_module,
-    passed_arguments,
     read_signature,
 )
 
@@ -35,18 +35,13 @@ def check(config: DictConfig, command: str) -> dict[str, Any]:
     plain: dict[str, Any] = {"callbacks": {}, "logger": {}} | resolved if command == "train" else resolved
     dataclass = schema.COMMANDS[command]
     own = {key: value for key, value in plain.items() if key != "paths"}
-    check_options("", own, f"{schema.__name__}.{dataclass.__name__}", {"paths": "conf/paths"})
-    check_options("paths.", plain["paths"], f"{schema.__name__}.{schema.Paths.__name__}", {})
+    check_options("", own, f"{schema.__name__}.{dataclass.__name__}", {"paths": "conf/paths"}, config=plain)
+    check_options("paths.", plain["paths"], f"{schema.__name__}.{schema.Paths.__name__}", {}, config=plain)
     for field in fields(dataclass):
         check_groups(field.name, field.type, plain[field.name])
-    targets = {path: node["_target_"] for path, node in components(plain)}
+    targets = {path: str(node["_target_"]) for path, node in components(plain)}
     for path, node in components(plain):
-        group, _, name = path.rpartition(".")
-        passed = (
-            passed_arguments(str(targets[group]), name) if group in targets else schema.PASSED.get(group or path, {})
-        )
-        passed = {key: f"{group}.{value}" if group in targets else value for key, value in passed.items()}
-        check_component(path, node, passed)
+        check_component(path, node, given_arguments(path, targets), plain)
     return plain
 
 
@@ -60,13 +55,14 @@ def check_groups(path: str, annotation: Any, value: Any) -> None:
             raise ConfigError(f"{path}.{name}={node} is not a component: it needs a _target_, or must be null")
 
 
-def check_component(path: str, node: Mapping[str, Any], passed: Mapping[str, str]) -> None:
+def check_component(path: str, node: Mapping[str, Any], passed: Mapping[str, str], config: Any = None) -> None:
     """Hold the options of a component against the signature of its `_target_`.
 
     Args:
         path: where it stands in the configuration.
         node: its options.
         passed: the arguments that whoever builds it passes, and where those come from.
+        config: the whole configuration, for suggestions.
 
     Raises:
         ConfigError: there is no such `_target_`, or an option does not fit.
@@ -80,19 +76,25 @@ def check_component(path: str, node: Mapping[str, Any], passed: Mapping[str, str
         return
     options = {key: value for key, value in node.items() if not str(key).startswith("_")}
     for key in options.keys() & passed.keys():
-        raise ConfigError(f"{path}.{key} is given by {passed[key]}: set that instead")
+        raise ConfigError(given_option(path, key, passed[key], config))
     # Who completes a partial component is known where its parent's source says so.
-    check_options(f"{path}.", options, target, passed, is_complete=bool(passed) or not partial)
+    check_options(f"{path}.", options, target, passed, bool(passed) or not partial, config)
 
 
 def check_options(
-    prefix: str, options: Mapping[str, Any], target: str, passed: Mapping[str, str], is_complete: bool = True
+    prefix: str,
+    options: Mapping[str, Any],
+    target: str,
+    passed: Mapping[str, str],
+    is_complete: bool = True,
+    config: Any = None,
 ) -> None:
     """Raises ConfigError for an option that is unknown, missing or does not fit its annotation."""
     signature: Signature = read_signature(target) or {}
     for key, value in options.items():
         if key not in signature:
-            raise ConfigError(unknown_option(f"{prefix}{key}", signature.keys() - passed.keys()))
+            absent = signature.keys() - options.keys() - passed.keys()
+            raise ConfigError(unknown_option(f"{prefix}{key}", options.keys() & signature.keys(), absent, config))
         if (wanted := mismatch(signature[key], value)) is not None:
             choose = (
                 f": choose one with {prefix.replace('.', '/')}{key}=..." if wanted.startswith("a component") else ""

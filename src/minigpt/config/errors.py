@@ -1,7 +1,8 @@
 """User errors as one line that says what would be right."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,49 +10,99 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from minigpt.config.packaged import CONF, config_groups, leaves
-from minigpt.config.signature import read_signature
-
-# Options of lightning-hydra-template, and what they are called here.
-ELSEWHERE = {
-    "ckpt_path": "resume=RUN_DIR continues a run; evaluate.py, generate.py and export.py take run=CHECKPOINT",
-    "test": "score a run with python src/evaluate.py run=latest",
-    "train": "python src/train.py always trains; python src/evaluate.py run=latest scores a run",
-    "task_name": "name=... names a run",
-    "extras": "the configuration is always printed, and tags=[...] is an option of its own",
-    "optimized_metric": "sweeps are ranked by the best validation loss, in bits per character",
-}
+from minigpt.config.other_words import ELSEWHERE, OTHER_WORDS
+from minigpt.config.packaged import CONF, components, config_groups, leaves
+from minigpt.config.signature import given_arguments, read_signature
 
 
 class ConfigError(ValueError):
     """An option, file or prompt that cannot be used; the message says what would be right."""
 
 
-def did_you_mean(wrong: str, known: Iterable[Any]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or all names when none is near."""
+def did_you_mean(wrong: str, known: Iterable[Any], shown: Mapping[str, str] | None = None) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or all names when none is near.
+
+    Args:
+        wrong: what was typed.
+        known: the names that exist.
+        shown: how each of them is written, if otherwise.
+    """
     names = sorted(str(name) for name in known if not str(name).startswith("_"))
     near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
     if near or not names:
-        return f"; did you mean {near[0]!r}?" if near else ""
+        return f"; did you mean {(shown or {}).get(near[0], near[0])!r}?" if near else ""
     return f"; there is: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
 
 
-def unknown_option(path: str, known: Iterable[Any], config: Any = None) -> str:
-    """A line for an option that does not exist, with the most likely one that does.
+def unknown_option(path: str, present: Iterable[Any], absent: Iterable[Any] = (), config: Any = None) -> str:
+    """A line for an option that does not exist, with the most likely one that does, as it would be typed.
 
     Args:
         path: the option as it was typed.
-        known: the options beside it that exist.
-        config: the whole configuration, where an option of the same name may stand deeper.
+        present: the options beside it that the configuration has.
+        absent: further ones that can be added with a plus.
+        config: the whole configuration, where the option may stand elsewhere.
     """
     said = f"unknown option {path!r}"
-    if path in ELSEWHERE:
-        return f"{said}: {ELSEWHERE[path]}"
-    names = [str(name) for name in known]
-    deeper = [leaf for leaf, _ in leaves(config) if leaf.endswith(f".{path}") and "." not in path]
-    if deeper and not difflib.get_close_matches(path, names, n=1, cutoff=0.8):
-        return f"{said}; did you mean {min(deeper, key=lambda leaf: leaf.count('.'))!r}?"
-    return said + did_you_mean(path.rpartition(".")[2], names)
+    group, _, word = path.rpartition(".")
+    word = word.lower().replace("-", "_")
+    present, absent = [str(name) for name in present], [str(name) for name in absent]
+    near = difflib.get_close_matches(word, [*present, *absent], n=1, cutoff=0.8)
+    for guess in (word, *(name for name in near if name not in present)):
+        if found := ours(guess, config):
+            return f"{said}; did you mean {found!r}?"
+        if guess in ELSEWHERE and has_option(config, "model"):
+            return f"{said}: {ELSEWHERE[guess]}"
+    deeper = [leaf for leaf, _ in leaves(config) if leaf.endswith(f".{path}") and not group]
+    if deeper and not near:
+        return f"{said}; did you mean {min(deeper, key=lambda leaf: (is_observer(leaf), leaf.count('.')))!r}?"
+    plus = {
+        name: f"{'' if name in present else '+'}{group}{'.' if group else ''}{name}" for name in [*absent, *present]
+    }
+    return said + did_you_mean(word, plus, plus)
+
+
+def ours(word: str, config: Any) -> str | None:
+    """Our option for a word of others, if the configuration has it."""
+    found = (option for option, words in OTHER_WORDS.items() if word in words.split() and has_option(config, option))
+    return next(found, None)
+
+
+def has_option(config: Any, option: str) -> bool:
+    """Whether nested plain data has an option, such as `optimizer.lr`, or a group, such as `data/tokenizer`."""
+    node = config
+    for name in re.split("[./]", option):
+        if not isinstance(node, Mapping) or name not in node:
+            return False
+        node = node[name]
+    return True
+
+
+def is_observer(path: str) -> bool:
+    """Whether an option belongs to a callback or a logger, which one rarely means by a word such as `batch_size`."""
+    return path.startswith(("callbacks.", "logger."))
+
+
+def given_option(path: str, key: str, source: str, config: Any) -> str:
+    """A line for an argument that whoever builds a component passes, and the option that it comes from, if any."""
+    said = f"{path}.{key} is given by {source}"
+    if has_option(config, source):
+        return f"{said}: set that instead, {source}=..."
+    group, _, name = source.rpartition(".")
+    parent = next((node for place, node in components(config) if place == group), {})
+    if name in (read_signature(str(parent.get("_target_"))) or {}) and name not in given_arguments(group, {}):
+        return f"{said}: set that instead, +{source}=..."
+    return f"{said}: leave it out"
+
+
+def explain_flags(unknown: Sequence[str]) -> str:
+    """A line for flags that Hydra does not have: most are options of ours, which have no dashes."""
+    names = [flag.lstrip("-").partition("=")[0] for flag in unknown]
+    said = f"unrecognized arguments: {' '.join(unknown)}; options have no dashes"
+    known = [
+        option for name in names for option, words in OTHER_WORDS.items() if name.replace("-", "_") in words.split()
+    ]
+    return f"{said}: {(known or names or ['KEY'])[0]}=..."
 
 
 def explain(error: Exception, folders: Sequence[Path] = (CONF,)) -> str:
@@ -87,12 +138,22 @@ def explain_unknown_key(path: str, key: str, parent: Any) -> str:
     """A key that the composed configuration does not have; some are options that only need a plus sign."""
     parent = parent if isinstance(parent, DictConfig) else OmegaConf.create()
     siblings: Any = OmegaConf.to_container(parent, resolve=False)
+    group = path.rpartition(".")[0]
+    root: Any = OmegaConf.select(parent, "." * (path.count(".") + 1)) if group else parent
+    config: Any = OmegaConf.to_container(root, resolve=False)
     signature = read_signature(str(siblings.get("_target_"))) or {}
+    targets = {place: str(node["_target_"]) for place, node in components(config)}
+    given = given_arguments(group, targets)
+    if key in given:
+        return given_option(group, key, given[key], config)
     if key in signature:
         return f"{path!r} is left at its default by the configuration: set it with a plus, +{path}=..."
-    return unknown_option(path, {*siblings, *signature}, siblings)
+    return unknown_option(path, siblings, signature.keys() - siblings.keys() - given.keys(), config)
 
 
 def explain_unknown_group(text: str) -> str:
     """Hydra's words for a group that is not in the defaults list, with a suggestion."""
-    return unknown_option(text.partition("'")[2].partition("'")[0], config_groups())
+    group = text.partition("'")[2].partition("'")[0]
+    if group in config_groups():
+        return f"{group!r} is an option of train.py: this command takes a trained model, run=..."
+    return f"unknown option {group!r}{did_you_mean(group, config_groups())}"

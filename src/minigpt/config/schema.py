@@ -13,9 +13,9 @@ from minigpt.bounds import Device, Fraction, LengthPenalty, NonNegativeFloat, Po
 Component = dict[str, Any]  # a mapping with a `_target_`
 Components = dict[str, Component | None]  # named components, null for one that is left out
 
-# The arguments that a command passes to its components itself.
+# The arguments that a command passes to its components itself, and the options that they come from.
 PASSED = {
-    "model": {"vocab_size": "data.tokenizer"},
+    "model": {"vocab_size": "data/tokenizer"},
     "optimizer": {"params": "the model"},
     "scheduler": {"step": "the run", "total_steps": "trainer.max_steps"},
     "trainer": {
@@ -23,10 +23,27 @@ PASSED = {
         "callbacks": "the group callbacks",
         "logger": "the group logger",
         "run": "the run",
+        # What `minigpt.training.trainer.Trainer` passes to Lightning's.
+        "max_epochs": "trainer.max_steps",
+        "val_check_interval": "trainer.val_every_n_steps",
+        "check_val_every_n_epoch": "trainer.val_every_n_steps",
+        "num_sanity_val_steps": "the Trainer of miniGPT",
+        "use_distributed_sampler": "the Trainer of miniGPT",
+        "enable_progress_bar": "callbacks.progress",
+        "enable_model_summary": "the Trainer of miniGPT",
+        "enable_checkpointing": "callbacks.checkpoints",
     },
     "callbacks": {"run": "the run"},
     "logger": {"run": "the run"},
 }
+
+# Options that the command line takes as they are typed, see `minigpt.config.text_options`. In a text every character
+# stands for itself; in a path or a name `null` and `${...}` keep their meaning, and a leading `~` is the home folder.
+TEXTS = frozenset({"prompt", "callbacks.samples.prompt", "data.drop_chars"})
+PATHS = frozenset(
+    {"name", "precision", "resume", "run", "eval_text", "prompt_file", "stop", "output"}
+    | {"paths.data_dir", "paths.log_dir", "paths.run_dir", "paths.runs_dir", "data.path", "data.url"}
+)
 
 
 @dataclass
@@ -35,7 +52,8 @@ class Paths:
 
     data_dir: Annotated[str, doc("texts and token caches")]
     log_dir: Annotated[str, doc("everything that runs write")]
-    run_dir: Annotated[str | None, doc("this run's directory; a new one below log_dir/runs when null")]
+    runs_dir: Annotated[str, doc("new runs, and where `latest` is looked for; debug=... has its own")]
+    run_dir: Annotated[str | None, doc("this run's directory; a new one below runs_dir when null")]
 
 
 @dataclass
@@ -82,7 +100,8 @@ class Generate:
 
     run: Annotated[str, doc("a run directory, a checkpoint, an exported model, or latest")]
     average_last_n: Annotated[PositiveInt, doc("average the weights of the run's newest n checkpoints")]
-    prompt: Annotated[str, doc("the text that the model continues")]
+    prompt: Annotated[str | None, doc("the text to continue, as typed; a line break when null")]
+    prompt_file: Annotated[str | None, doc("a file with the prompt, - for standard input")]
     max_new_tokens: Annotated[PositiveInt, doc("length of a sample in tokens")]
     temperature: Annotated[NonNegativeFloat, doc("divides the logits; 0 takes the most likely token")]
     top_k: Annotated[PositiveInt | None, doc("sample from the k most likely tokens only")]

@@ -8,8 +8,11 @@ a component that it receives. Nothing here knows a component by name.
 import ast
 import functools
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from minigpt.config.schema import PASSED
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,19 @@ def read_parameters(module: str, arguments: ast.arguments) -> Signature:
     required |= {a.arg: d is None for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)}
     every = [a for a in (*positional, *arguments.kwonlyargs) if a.arg != "self"]
     return {a.arg: Parameter(a.annotation, module, required[a.arg]) for a in every}
+
+
+def given_arguments(path: str, targets: Mapping[str, str]) -> dict[str, str]:
+    """The arguments of the component at `path` that whoever builds it passes, and the options that those come from.
+
+    Args:
+        path: where the component stands in the configuration.
+        targets: the `_target_` of every component, by its path.
+    """
+    group, _, name = path.rpartition(".")
+    if group in targets:
+        return {key: f"{group}.{value}" for key, value in passed_arguments(targets[group], name).items()}
+    return PASSED.get(group or path, {})
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minigpt.data.text_files import atomic_write, file_hash, iter_text_chunks, locked, split_text
+from minigpt.atomic_file import atomic_write
+from minigpt.data.text_files import file_hash, iter_text_chunks, locked, split_text
 from minigpt.data.tokenizer import CharTokenizer, Tokenizer, load_tokenizer
 
 CACHE_VERSION = 3

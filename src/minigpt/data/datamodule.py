@@ -24,7 +24,7 @@ from minigpt.data.loaders import (
 )
 from minigpt.data.samplers import Sampler, ShuffledSampler
 from minigpt.data.synthetic import write_play
-from minigpt.data.text_files import iter_text, locate_or_download
+from minigpt.data.text_files import downloaded_path, iter_text, locate, locate_or_download
 from minigpt.data.tokenizer import CharTokenizer, Tokenizer
 
 LONG_TEXT_BYTES = 1 << 26  # a longer text is read only once, to be tokenized
@@ -35,7 +35,7 @@ class TextDataModule(lightning.LightningDataModule):
     """Batches (inputs, targets) of a plain UTF-8 text, each [N, T] of token ids.
 
     Args:
-        path: the text's file; see `minigpt.data.text_files.locate_or_download` for where it is looked for.
+        path: the text's file, see `minigpt.data.text_files.locate` for where it is looked for; None for that of `url`.
         data_dir: directory of texts and token caches.
         block_size: T, tokens of a sequence.
         batch_size: B, sequences per optimizer step over all devices and accumulated micro-batches.
@@ -49,7 +49,8 @@ class TextDataModule(lightning.LightningDataModule):
         val_fraction: fraction of the characters, at the end of the text, held out for validation.
         dev_split: hold out as many tokens at the end of the training split instead and leave the last part unseen, for
             tuning.
-        url, sha256: where to download a missing text, and its expected SHA-256.
+        url, sha256: the address of the text and its expected SHA-256, if there is no `path`; the file is downloaded
+            if it is missing.
         val_tokens_per_batch: size of a validation batch over all devices; it changes speed alone.
 
     Attributes:
@@ -67,7 +68,7 @@ class TextDataModule(lightning.LightningDataModule):
     def __init__(
         self,
         *,
-        path: str,
+        path: str | None = None,
         data_dir: str,
         block_size: PositiveInt,
         batch_size: PositiveInt,
@@ -85,7 +86,9 @@ class TextDataModule(lightning.LightningDataModule):
         super().__init__()
         check_step_size(batch_size, block_size)
         tokenizer().check_untrained()
-        self.path = path
+        if path is None and url is None:
+            raise ValueError("data.path must be given: data.path=FILE")
+        self.path = path or downloaded_path(url or "")
         self.data_dir = Path(data_dir)
         self.block_size = block_size
         self.batch_size = batch_size
@@ -98,7 +101,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.dev_split = dev_split
         if dev_split:
             self.warning = "This run is validated on a part of the training split, for tuning: no figure to compare."
-        self.url = url
+        self.url = url if path is None else None
         self.sha256 = sha256
         self.val_batch_size = max(1, val_tokens_per_batch // block_size)
         self._corpus: Corpus | None = None
@@ -110,9 +113,10 @@ class TextDataModule(lightning.LightningDataModule):
         Raises:
             ValueError: the text cannot be had, or is too short for `block_size`.
         """
-        path = locate_or_download(self.path, str(self.data_dir), self.url, self.sha256)
-        if self.url is None:
-            check_length(path, self.block_size)
+        if self.url is not None:
+            return locate_or_download(self.url, str(self.data_dir), self.sha256)
+        path = locate(self.path, str(self.data_dir))
+        check_length(path, self.block_size)
         return path
 
     @property
@@ -139,6 +143,12 @@ class TextDataModule(lightning.LightningDataModule):
         if self.augmentation is not None:
             self._augmentation = self.augmentation(tokens=corpus.train, tokenizer=corpus.tokenizer, seed=self.seed)
         return corpus
+
+    @property
+    def example_prompt(self) -> str:
+        """The first line of the training split, shortened: what a model of this text is likely to continue well."""
+        text = self.corpus.tokenizer.decode(self.corpus.train[:400].tolist())
+        return shorten_line(text)
 
     def make_sampler(self, num_tokens: int, block_size: int) -> Sampler:
         """Return the sampler of a text of `num_tokens`."""
@@ -207,6 +217,12 @@ class SyntheticDataModule(TextDataModule):
 
     def locate_or_download(self) -> Path:
         return write_play(self.data_dir / self.path, self.num_chars, self.generator_seed)
+
+
+def shorten_line(text: str, length: int = 40) -> str:
+    """Return the first line of a text that is not blank, cut between words where it is longer than `length`."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= length else line[: length + 1].rsplit(" ", 1)[0][:length]
 
 
 def check_step_size(batch_size: int, block_size: int) -> None:

@@ -78,6 +78,11 @@ class DenoisingDataModule(TextDataModule):
         return tokenizer
 
     @property
+    def example_prompt(self) -> str:
+        """The first training line, corrupted."""
+        return self.line_tokenizer.decode(self.train_pairs[0, 0].tolist())
+
+    @property
     def tokens_per_epoch(self) -> int:
         """Number of tokens of the training lines, each padded to `block_size`."""
         return len(self.train_pairs) * self.block_size

@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minigpt.data.text_files import atomic_write, locked
+from minigpt.atomic_file import atomic_write
+from minigpt.data.text_files import locked
 
 SPEAKERS: Sequence[str] = "ALDO BRUNA CORVIN DELIA ESTER FABIAN GWENDA HUGO ISOLDE JORIS KATRIN LORENZ".split()
 NOUNS = (

@@ -1,44 +1,60 @@
 """Text files: find or download one, check it, and read it in pieces."""
 
-import contextlib
 import hashlib
 import math
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from filelock import FileLock
+
+from minigpt.atomic_file import atomic_write
 
 CHUNK_CHARS = 1 << 16
 DOWNLOAD_TIMEOUT_S = 10
 LAST_BREAK = re.compile(r".*(?=\n\S)", re.DOTALL)
 
 
-def locate_or_download(path: str, data_dir: str, url: str | None = None, sha256: str | None = None) -> Path:
-    """Return the file of a text, and download it if it is nowhere to be found.
+def locate(path: str, data_dir: str, option: str = "data.path") -> Path:
+    """Return the file of a text of the user's own, which is never downloaded and may be any.
 
     Args:
-        path: a file. A relative path is also looked for under `data_dir`, then under `../shared/data` next to the
-            checkout (one copy for the checkouts of a team).
+        path: a file. A relative path is looked for in the current directory, then under `data_dir`, then under
+            `../shared/data` next to the checkout (one copy for the checkouts of a team).
+        data_dir: directory of the texts.
+        option: the option that named the path, for the message.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    places = [Path(path), *places_of(path, data_dir)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        what = ", which is not a file" if any(place.exists() for place in places) else ""
+        raise ValueError(f"no text at {path}{what}: give a UTF-8 file with {option}=FILE")
+    return found
+
+
+def locate_or_download(url: str, data_dir: str, sha256: str | None = None) -> Path:
+    """Return the file of a text that has an address, and download it if it is nowhere to be found.
+
+    Args:
+        url: the address. The file is looked for at `downloaded_path(url)` under `data_dir` and under `../shared/data`.
         data_dir: directory of the texts; a download goes there.
-        url: where to download the text from; None for never.
         sha256: the expected SHA-256 of the file; None for any.
 
     Raises:
         ValueError: the text cannot be had, or is not the expected one. The message says how to provide it.
     """
-    shared = Path(__file__).parents[3] / ".." / "shared" / "data"
-    places = [Path(data_dir) / path, shared / path]
-    found = next((p for p in (places if url else [Path(path), *places]) if p.is_file()), None)
+    path = downloaded_path(url)
+    places = places_of(path, data_dir)
+    found = next((place for place in places if place.is_file()), None)
     if found is not None:
         check_hash(found, sha256, f"delete {found} to download it again")
         return found
-    if url is None:
-        raise ValueError(f"no text at {path}: give a UTF-8 file with data.path=FILE")
     try:
         return download(url, places[0], sha256)
     except OSError as error:
@@ -46,6 +62,20 @@ def locate_or_download(path: str, data_dir: str, url: str | None = None, sha256:
             f"{path} does not exist and could not be downloaded ({root_cause(error)}): put the file at {places[0]}, "
             f"or set its directory with MINIGPT_DATA_DIR, or train on a synthetic text with data=synthetic"
         ) from error
+
+
+def places_of(path: str, data_dir: str) -> list[Path]:
+    """Return where a relative path is looked for: in the directory of texts, then in that beside the checkout."""
+    shared = Path(__file__).parents[3] / ".." / "shared" / "data"
+    return [Path(data_dir) / path, shared / path]
+
+
+def downloaded_path(url: str) -> str:
+    """Return the path of a download below the directory of the texts: the last two parts of its address."""
+    parts = [part for part in urlsplit(url).path.split("/") if part not in ("", ".", "..")]
+    if not parts:
+        raise ValueError(f"data.url={url} is not the address of a file")
+    return "/".join(parts[-2:])
 
 
 def download(url: str, target: Path, sha256: str | None) -> Path:
@@ -88,20 +118,6 @@ def file_hash(path: Path, start: int = 0) -> str:
 def locked(path: Path) -> FileLock:
     """Return a context manager that lets one process at a time work on `path`."""
     return FileLock(path.with_name(path.name + ".lock"))
-
-
-@contextlib.contextmanager
-def atomic_write(target: Path) -> Iterator[Path]:
-    """Yield a temporary file next to `target`; it replaces `target` on success and is deleted on an error."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def iter_text(path: Path) -> Iterator[str]:

@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from minigpt.data.corpus import encode_text
 from minigpt.data.denoising import PairValLoader, read_lines
 from minigpt.data.loaders import ValLoader
-from minigpt.data.text_files import file_hash, locate_or_download, split_text
+from minigpt.data.text_files import file_hash, locate, split_text
 from minigpt.data.tokenizer import LineTokenizer
 from minigpt.devices import resolve_precision, score_precision
 from minigpt.inference.beam_search import beam_search
 from minigpt.inference.denoise_lines import denoise, score_denoising
 from minigpt.inference.load import LoadedModel
 from minigpt.inference.precision import float16_matvec, inference_precision
+from minigpt.inference.prompt import encode_prompt, read_prompt
 from minigpt.inference.sampling import CausalModel, generate
 from minigpt.inference.scoring import bits_per_character, evaluate
 from minigpt.model.encoder_decoder import EncoderDecoder
 from minigpt.model.size import check_memory, generation_bytes
+from minigpt.runs.commands import generate_command
 
 
 def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
@@ -67,9 +68,9 @@ def find_eval_text(loaded: LoadedModel, config: dict[str, Any]) -> tuple[Path, f
     """
     text, data_dir = loaded.text, config["paths"]["data_dir"]
     if config["eval_text"] is not None:
-        return locate_or_download(config["eval_text"], data_dir), 1.0
+        return locate(config["eval_text"], data_dir, "eval_text"), 1.0
     try:
-        path = locate_or_download(text["path"], data_dir)
+        path = locate(text["path"], data_dir)
     except ValueError as error:
         advice = "name its directory with paths.data_dir=..., or score another text with eval_text=FILE"
         raise ValueError(f"the text of the training, {text['path']}, does not exist: {advice}") from error
@@ -140,10 +141,11 @@ def generate_text(loaded: LoadedModel, config: dict[str, Any]) -> None:
     if not loaded.objective.can_generate:
         name = type(loaded.objective).__name__
         raise ValueError(f"{loaded.path} was trained for {name}, not to continue a text: score it with evaluate.py")
+    config = config | {"prompt": read_prompt(config["prompt"], config["prompt_file"])}
     num_beams, denoises = config["num_beams"], isinstance(loaded.tokenizer, LineTokenizer)
     if not config["prompt"].strip("\n" if denoises else ""):
-        example = "'thequalityofmercy'" if denoises else "'ROMEO:'"
-        raise ValueError(f"prompt is empty: give at least one character, such as prompt={example}")
+        example = generate_command(config["run"], loaded.text.get("example_prompt"))
+        raise ValueError(f"prompt is empty: give at least one character, as in {example}")
     if (num_beams or denoises) and config["num_samples"] > (num_beams or 1):
         raise ValueError(
             f"num_samples={config['num_samples']} of a search: choose num_beams={config['num_samples']} or more"
@@ -219,12 +221,6 @@ def print_samples(loaded: LoadedModel, config: dict[str, Any]) -> None:
     for text in tokenizer.stream(int(token) for token in tokens):
         print(text, end="", flush=True)
     print()
-
-
-def encode_prompt(loaded: LoadedModel, prompt: str) -> Tensor:
-    """Return the token ids [T] of a prompt, on the model's device."""
-    device = next(loaded.model.parameters()).device
-    return torch.from_numpy(loaded.tokenizer.encode(prompt).astype("int64")).to(device)
 
 
 def encode_stop(loaded: LoadedModel, stop: str) -> int:

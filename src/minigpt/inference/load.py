@@ -70,13 +70,13 @@ class LoadedModel:
 
 
 def find_model(
-    reference: str, log_dir: str, device: str, average_last_n: int = 1, trusted: frozenset[str] = frozenset()
+    reference: str, runs_dir: str, device: str, average_last_n: int = 1, trusted: frozenset[str] = frozenset()
 ) -> LoadedModel:
     """Load the model of a run onto a device.
 
     Args:
         reference: a run directory, a checkpoint, an exported model, or `latest`.
-        log_dir: the directory whose `runs/` has the runs.
+        runs_dir: the directory of runs, for `latest`.
         device: auto, gpu, cpu, cuda or mps.
         average_last_n: average the weights of the run's newest n checkpoints (arXiv 1706.03762, section 6.1).
         trusted: see `build_model`.
@@ -84,7 +84,7 @@ def find_model(
     Raises:
         ValueError: there is no such run or device, or the run has fewer checkpoints.
     """
-    path = find_checkpoint(reference, Path(log_dir) / "runs")
+    path = find_checkpoint(reference, Path(runs_dir))
     loaded = load_model(path, trusted) if average_last_n == 1 else load_average(path.parent, average_last_n, trusted)
     loaded.model.to(find_device(device))
     return loaded

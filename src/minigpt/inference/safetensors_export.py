@@ -1,13 +1,14 @@
 """Export a trained model to one safetensors file, a format that holds nothing but tensors and text."""
 
 import json
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from minigpt.atomic_file import atomic_write
 from minigpt.inference.load import LoadedModel
+from minigpt.runs.commands import generate_command
 
 
 def export_safetensors(loaded: LoadedModel, output: str) -> None:
@@ -27,15 +28,11 @@ def export_safetensors(loaded: LoadedModel, output: str) -> None:
     # The settings of the run (fingerprint) are of no use without its optimizer state.
     metadata = {k: v for k, v in loaded.metadata.items() if k != "fingerprint"}
     weights = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}  # unties tied weights
-    temporary = target.with_name(f".{target.name}")
     try:
-        temporary.touch()  # whose error names the file, unlike that of safetensors
-        save_file(weights, temporary, {"minigpt": json.dumps(metadata | {"step": loaded.step})})
-        os.replace(temporary, target)
+        with atomic_write(target) as temporary:
+            save_file(weights, temporary, {"minigpt": json.dumps(metadata | {"step": loaded.step})})
     except SafetensorError as error:
         raise ValueError(f"{target} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
     if loaded.objective.can_generate:
-        print(f'generate  python src/generate.py run={target} prompt="ROMEO:"')
+        print(f"generate  {generate_command(target, loaded.text.get('example_prompt'))}")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from minigpt.atomic_file import atomic_write
 from minigpt.runs.directory import step_checkpoints
 
 CHECKSUM_BYTES = 64  # a SHA-256 in hexadecimal
@@ -77,14 +78,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def write(checkpoint: dict[str, Any], target: Path) -> None:
     """One checkpoint, whole or not at all. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     try:
-        with os.fdopen(handle, "w+b") as file:
+        with atomic_write(target) as temporary, temporary.open("r+b") as file:
             torch.save(checkpoint, file)
             append_checksum(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, target)
         sync_folder(target.parent)
     except RuntimeError as error:
         if "PytorchStreamWriter" not in str(error):
@@ -93,8 +92,6 @@ def write(checkpoint: dict[str, Any], target: Path) -> None:
         raise OSError(errno.ENOSPC, f"could not be written ({str(error).splitlines()[0]})", str(target)) from error
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(target)) from error  # not the temporary file
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def snapshot(state: Any) -> Any:
@@ -226,7 +223,8 @@ def quarantine(damaged: list[Path], used: Path) -> None:
         print(f"{path} is damaged: renamed to {renamed.name}, resuming from {used.name}", file=sys.stderr)
 
 
-def remove_temp_files(folder: Path) -> None:
-    """Remove the temporary files of interrupted saves."""
-    for path in folder.glob(".*.ckpt-*"):
-        path.unlink(missing_ok=True)
+def remove_temp_files(directory: Path) -> None:
+    """Remove the temporary files of interrupted saves from a run directory, see `atomic_write`."""
+    for pattern in ("checkpoints/.*.ckpt-*", ".*.yaml-*", ".*.json-*", ".*.csv-*", ".*.md-*"):
+        for path in directory.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from minigpt.atomic_file import atomic_write
 from minigpt.runs.redaction import redact
 
 CHECKPOINTS = "checkpoints"
@@ -14,6 +15,7 @@ METRICS = "metrics.csv"
 SAMPLES = "samples.md"
 TIME = "%Y-%m-%d_%H-%M-%S"
 CONFIG = "config.yaml"
+DEBUG = "debug"  # the directory of the runs of conf/debug, beside that of all others
 STEP_NAME = re.compile(r"step_(\d+)\.ckpt")
 
 
@@ -55,14 +57,22 @@ def find_run(reference: str, runs_dir: Path) -> Path:
         ValueError: there is none.
     """
     if reference == "latest":
-        runs = sorted(runs_dir.glob(f"*/{CONFIG}"), key=lambda p: (start_time(p.parent), p.stat().st_mtime_ns))
+        runs = list_runs(runs_dir)
         if not runs:
-            raise ValueError(f"no run in {runs_dir} yet: train one with python src/train.py")
-        return runs[-1].parent
+            debug = list_runs(runs_dir.parent / DEBUG)
+            hint = f"; those of debug=... are not `latest`, name one: {debug[-1]}" if debug else ""
+            raise ValueError(f"no run in {runs_dir} yet: train one with python src/train.py{hint}")
+        return runs[-1]
     directory = Path(reference)
     if not (directory / CONFIG).is_file():
         raise ValueError(f"no run at {reference}: name a run directory (it holds {CONFIG}), or latest")
     return directory
+
+
+def list_runs(runs_dir: Path) -> list[Path]:
+    """The run directories in a directory, oldest first."""
+    runs = [path.parent for path in runs_dir.glob(f"*/{CONFIG}")]
+    return sorted(runs, key=lambda run: (start_time(run), (run / CONFIG).stat().st_mtime_ns))
 
 
 def start_time(directory: Path) -> str:
@@ -112,9 +122,5 @@ def write_text_files(directory: Path, files: Mapping[str, str]) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Put a text in a file's place, whole or not at all. Raises OSError."""
-    temporary = path.with_name(f".{path.name}")
-    try:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")  # a CSV file has its own line ends
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -73,7 +73,7 @@ class ResumePlan:
         from minigpt.runs.checkpoint_io import quarantine, remove_temp_files  # torch: a second that selecting saves
 
         folder = self.checkpoint.parent
-        remove_temp_files(folder)
+        remove_temp_files(folder.parent)
         quarantine(self.damaged, self.checkpoint)
         truncate_metrics(folder.parent / METRICS, self.step)
         truncate_samples(folder.parent / SAMPLES, self.step)

@@ -113,7 +113,7 @@ def new_directory(config: Mapping[str, Any]) -> tuple[Path, list[Path]]:
         ValueError: it cannot be made, or holds a run already.
     """
     paths = config["paths"]
-    parent = Path(paths["run_dir"] or f"{paths['log_dir']}/runs")
+    parent = Path(paths["run_dir"] or paths["runs_dir"])
     missing = [p for p in (parent, *parent.parents) if not p.exists()]
     if not paths["run_dir"]:
         directory = make_run_directory(parent, config["name"])

@@ -213,7 +213,8 @@ def checkpoint_metadata(config: Mapping[str, Any], data: TextDataModule) -> dict
         "model": config["model"],
         "objective": config["objective"],
         "tokenizer": tokenizer,
-        "text": text | {"val_batch_size": data.val_batch_size, "block_size": data.block_size},
+        "text": text
+        | {"val_batch_size": data.val_batch_size, "block_size": data.block_size, "example_prompt": data.example_prompt},
     }
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from minigpt.data.datamodule import TextDataModule
 from minigpt.inference.scoring import bits_per_character
 from minigpt.machine import known_measurements
 from minigpt.model.size import count_active_parameters, count_parameters, flops_per_token
+from minigpt.runs.commands import evaluate_command, generate_command, resume_command
 from minigpt.runs.directory import CHECKPOINTS
 from minigpt.runs.log import start_log
 from minigpt.runs.run import Run
@@ -75,6 +77,7 @@ def log_run_end(
         **measured(trainer, module, data, run),
         "tags": run.config["tags"],
         "text": data.path,
+        "example_prompt": data.example_prompt,
         "reference_loss": run.config["reference_loss"],
         "seed": run.config["seed"],
         "precision": trainer.precision,
@@ -90,7 +93,8 @@ def log_run_end(
         summary[f"{name}_checkpoint"] = str(path) if path.is_file() else None
     write_summary(run.directory, summary)
     log.info("%s at step %d: val_loss_best %s", status, trainer.global_step, summary["val_loss_best"])
-    show_end(status, next_commands(summary, run, wandb, module.objective.can_generate))
+    commands = next_commands(summary, run.directory, wandb, module.objective.can_generate)
+    show_end(status, describe_result(summary, run.directory), commands)
     show_warning(data.warning)
 
 
@@ -118,8 +122,8 @@ def measured(trainer: Trainer, module: LanguageModel, data: TextDataModule, run:
     }
 
 
-def next_commands(summary: dict[str, Any], run: Run, wandb: WandB | None, can_generate: bool) -> list[str]:
-    """The result of a run, and the commands that use it, as lines."""
+def describe_result(summary: dict[str, Any], directory: Path) -> list[str]:
+    """The result of a run, as lines."""
     lines = []
     if summary["val_loss_best"] is not None:
         step = summary["val_loss_best_step"] or summary["steps"]
@@ -133,17 +137,24 @@ def next_commands(summary: dict[str, Any], run: Run, wandb: WandB | None, can_ge
             f"{summary['steps']} steps, {summary['train_s']:.1f} s of training, {summary['wall_clock_s']:.1f} s in all"
             f", {summary['tokens_per_s']:,.0f} tokens/s"
         )
-    lines.append(f"everything is in  {run.directory}")
+    return [*lines, f"everything is in {directory}"]
+
+
+def next_commands(
+    summary: dict[str, Any], directory: Path, wandb: WandB | None, can_generate: bool
+) -> list[tuple[str, str]]:
+    """The commands that use a run, each with what it does."""
+    commands = []
     if summary["best_checkpoint"] or summary["last_checkpoint"]:
         if can_generate:
-            lines.append(f'generate  python src/generate.py run={run.directory} prompt="ROMEO:"')
-        lines.append(f"evaluate  python src/evaluate.py run={run.directory}")
+            commands.append(("generate", generate_command(directory, summary["example_prompt"])))
+        commands.append(("evaluate", evaluate_command(directory)))
     if summary["last_checkpoint"]:
-        more = "" if summary["status"] != "completed" else f" trainer.max_steps={2 * summary['steps']}"
-        lines.append(f"resume    python src/train.py resume={run.directory}{more}")
+        is_done = summary["status"] == "completed"
+        commands.append(("resume", resume_command(directory, 2 * summary["steps"] if is_done else None)))
     if wandb is not None and wandb.folder is not None:
         if wandb.mode == "offline":
-            lines.append(f"curves    wandb leet {wandb.folder}      upload: wandb sync {wandb.folder}")
+            commands += [("curves", f"wandb leet {wandb.folder}"), ("upload", f"wandb sync {wandb.folder}")]
         else:
-            lines.append(f"curves    {wandb.wandb_run.url}")
-    return lines
+            commands.append(("curves", str(wandb.wandb_run.url)))
+    return commands

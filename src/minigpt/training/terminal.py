@@ -1,6 +1,9 @@
 """The output of a run on the terminal; one console, so that the progress bar and all else share the screen."""
 
-from collections.abc import Mapping
+import re
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +14,8 @@ from rich.tree import Tree
 from torch import nn
 
 from minigpt.model.size import count_active_parameters, count_parameters
+
+WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}  # options of textwrap
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -53,13 +58,26 @@ def show_model(model: nn.Module, flops_per_token: int) -> None:
     console.print(table)
 
 
-def show_end(status: str, lines: list[str]) -> None:
-    """The result of a run. Long lines are not wrapped, so that commands can be copied."""
+def show_end(status: str, result: Sequence[str], commands: Sequence[tuple[str, str]]) -> None:
+    """The result of a run, and the commands that use it. A terminal's width is kept in a way that a shell can read."""
+    width = console.width if console.is_terminal else sys.maxsize
     console.rule(f"[bold]{status}", style="green" if status == "completed" else "yellow")
+    lines = [line for text in result for line in textwrap.wrap(text, width, **WHOLE_WORDS)]
+    lines += [line for name, command in commands for line in fold_command(name, command, width)]
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
-    line = "-" if console.options.ascii_only else "─"  # a rule without a title does not see to that itself
-    console.rule(characters=line, style="green" if status == "completed" else "yellow")
+    console.rule(style="green" if status == "completed" else "yellow")
+
+
+def fold_command(name: str, command: str, width: int) -> list[str]:
+    """A command as lines of a width, where its words allow it, each but the last continued by a backslash."""
+    lines = [f"{name:9}"]
+    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|[^\s'"])+""", command):
+        if len(lines[-1]) + len(word) + 3 > width and lines[-1].strip() not in ("", name):
+            lines[-1] += " \\"
+            lines.append(" " * 9)
+        lines[-1] += f" {word}"
+    return lines
 
 
 def show_warning(warning: str | None) -> None:

@@ -12,7 +12,9 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from minigpt.runs.slurm import job_id
 from minigpt.streams import Output
+from minigpt.training.callbacks.stop_notice import StopNotice
 from minigpt.training.module import is_logged, optimizer_step_is_done
+from minigpt.training.terminal import console
 
 # None where the system lacks them, as Windows does.
 PREEMPTION: int | None = getattr(signal, "SIGUSR1", None)
@@ -35,12 +37,15 @@ class GracefulStop(Callback):
         self.received: int | None = None
         self._output: TextIO | None = None
         self._previous: dict[int, Any] = {}
+        self._notice: StopNotice | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._output = sys.stdout  # of `fit`; a progress bar will put its own in front of it
         if threading.current_thread() is threading.main_thread():
             for number in stop_signals():
                 self._previous[number] = signal.signal(number, self.receive)
+            if trainer.is_global_zero:
+                self._notice = StopNotice(set(self._previous), say_that_it_stops)
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Note the signal; from now on SIGINT has its usual effect again."""
@@ -71,6 +76,9 @@ class GracefulStop(Callback):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+        if self._notice is not None:
+            self._notice.close()
+            self._notice = None
 
 
 def stop_signals() -> list[int]:
@@ -81,3 +89,9 @@ def stop_signals() -> list[int]:
     if PREEMPTION is not None and job_id() is not None:
         found.append(PREEMPTION)
     return found
+
+
+def say_that_it_stops(number: int) -> None:
+    """One line, above the progress bar if there is one."""
+    again = "; Ctrl-C again ends at once, without saving" if number == signal.SIGINT else ""
+    console.print(f"{signal.Signals(number).name}: finishing this step and saving{again}", soft_wrap=True)

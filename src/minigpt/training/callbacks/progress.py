@@ -11,18 +11,22 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from minigpt.bounds import PositiveFloat
 from minigpt.training.callbacks import find
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.terminal import console
 
+BAR_EVERY_S = 0.2  # seconds between two changes of the bar
+
 
 class ProgressBar(Callback):
     """Shows the remaining time of the whole run and what `Metrics` measured last; never synchronizes with the device.
+
+    A validation has a bar of its own, in the place of the other one.
 
     Args:
         line_every_s: seconds between two lines when the output is not a terminal.
@@ -31,24 +35,14 @@ class ProgressBar(Callback):
     def __init__(self, *, line_every_s: PositiveFloat = 5.0) -> None:
         self.line_every_s = line_every_s
         self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._training = self._validation = TaskID(0)
         self._shown = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and console.is_terminal:
-            self._bar = Progress(
-                TextColumn("[bold]training"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[metrics]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-                refresh_per_second=4,
-            )
-            self._task = self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, metrics="")
+            self._bar = make_bar()
+            total, done = trainer.max_steps, trainer.global_step
+            self._training = self._bar.add_task("training", total=total, completed=done, metrics="")
             self._bar.start()
 
     def on_train_batch_end(
@@ -58,12 +52,37 @@ class ProgressBar(Callback):
             return
         step, now = trainer.global_step, time.monotonic()
         is_last = step == trainer.max_steps
-        if self._bar is not None and (now - self._shown > 0.2 or is_last):
+        if self._bar is not None and (now - self._shown > BAR_EVERY_S or is_last):
             self._shown = now
-            self._bar.update(self._task, completed=step, metrics=describe(trainer))
+            self._bar.update(self._training, completed=step, metrics=describe(trainer))
         elif self._bar is None and (now - self._shown > self.line_every_s or is_last):
             self._shown = now
             console.print(f"step {step}/{trainer.max_steps}  {describe(trainer)}")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.update(self._training, visible=False)
+            total = sum(trainer.num_val_batches)
+            self._validation = self._bar.add_task("validation", total=total, metrics=f"step {trainer.global_step}")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        now = time.monotonic()
+        if self._bar is not None and now - self._shown > BAR_EVERY_S:
+            self._shown = now
+            self._bar.update(self._validation, completed=batch_idx + 1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.remove_task(self._validation)
+            self._bar.update(self._training, visible=True, metrics=describe(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stop()
@@ -76,6 +95,23 @@ class ProgressBar(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def make_bar() -> Progress:
+    """A bar that takes what its figures leave of a line, so that 80 columns hold it."""
+    figures = Column(no_wrap=True, overflow="ellipsis")
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[metrics]}", table_column=figures),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+        expand=True,
+    )
 
 
 def describe(trainer: Trainer) -> str:
