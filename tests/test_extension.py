@@ -101,7 +101,7 @@ YAML = {
 }
 WRONG = [
     ("model.attention.sharpness=0", "model.attention.sharpness=0 must be at least 1"),
-    ("model.attention.sharp=1", "did you mean 'sharpness'?"),
+    ("model.attention.sharp=1", "did you mean 'model.attention.sharpness'?"),
     ("+model.attention.num_heads=2", "is given by model.num_heads"),
     ("model.mlp.activation=tan", "did you mean 'tanh'?"),
     ("data.repeats=3", "data.repeats=3 must be at least 10"),
