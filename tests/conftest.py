@@ -1,6 +1,8 @@
 """What several tests use: composed configurations, tiny models and texts, and the commands as real processes."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 # Two tests run side by side, and a tiny model gains nothing from more threads, here or in a process begun here.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-CACHE = tempfile.TemporaryDirectory(prefix="cache-")  # measurements of the machine
-os.environ["XDG_CACHE_HOME"] = CACHE.name
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")  # for measurements of the machine
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
