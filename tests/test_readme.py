@@ -80,24 +80,3 @@ def test_the_faults_are_the_measured_ones():
     measured = {tuple(f"{r[who]['good']} / {r[who]['of']}" for who in ("ours", "baseline")) for r in rows}
     shown = re.findall(r"\| (\d+ / \d+) \| (\d+ / \d+) \|", README.split(source)[-1])
     assert len(shown) >= 6 and set(shown) <= measured
-
-
-def test_the_speed_is_the_measured_one():
-    (source,) = re.findall(r"<!-- speed: (\S+) -->", README)
-    found, generation = (json.loads((ROOT / source).read_text())[name] for name in ("time_to_loss", "generation"))
-    assert f"draws {generation['tokens_per_s']:.0f} characters a second" in README
-    assert f"{generation['times']:.1f} times as many" in README
-    said = README.split(source)[1].split("Measured in turn")[0]
-    for text in (f"{found['train_s']:.1f} s", f"at {found['val_loss']:.2f}", f"{found['nanogpt_s']:.0f} s"):
-        assert text in said
-    assert f"{found['times_nanogpt']:.0f} times" in said and found["reached"] == len(found["runs"])
-
-
-def test_the_figures_are_the_measured_ones():
-    (source,) = re.findall(r"<!-- figures: (\S+) -->", README)
-    report = json.loads((ROOT / source).read_text())
-    table = README.split(source)[1].split("```")[0]
-    for ours in (report["minigpt"], report["nanogpt"]):
-        assert f"{ours['train_s']:.0f} s" in table and f"{ours['whole_program_s']:.0f} s" in table
-    assert f"{report['minigpt']['val_loss']:.3f}" in table
-    assert f"{report['times_faster_train_s']:.1f} times" in table

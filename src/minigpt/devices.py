@@ -56,6 +56,8 @@ def resolve_precision(precision: str, device_type: str) -> str:
     precision = PRECISION_ALIASES.get(precision, precision)
     if precision.startswith(("16", "transformer-engine")) and device_type == "cpu":
         raise ValueError(f"precision={precision} needs a GPU: use auto, bf16-mixed or 32-true on a CPU")
+    if precision.startswith("64") and device_type == "mps":
+        raise ValueError(f"precision={precision} needs float64, which MPS lacks: use auto, or trainer=cpu")
     if precision != "auto":
         return precision
     has_bf16 = {"cuda": cuda_has_bf16, "cpu": cpu_has_bf16}.get(device_type, lambda: False)
