@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "model": ({"model"}, {"torch", "annotated_types"}),
     "data": ({"data"}, {"torch", "numpy", "lightning", "filelock", "tokenizers", "annotated_types", "pooch"}),
     "inference": (
-        {"inference", "data", "model", "runs", "devices", "machine"},
+        {"inference", "config", "data", "model", "runs", "devices", "machine"},
         {"torch", "safetensors", "torchmetrics"},
     ),
     "training": (
@@ -22,7 +22,7 @@ MAY_IMPORT = {
         {"torch", "numpy", "lightning", "torchmetrics", "wandb", "rich", "annotated_types"},
     ),
     "runs": ({"runs"}, {"torch", "lightning", "yaml"}),
-    "config": ({"config"}, {"hydra", "omegaconf", "yaml", "annotated_types"}),
+    "config": ({"config", "runs"}, {"hydra", "omegaconf", "yaml", "annotated_types"}),
 }
 HEAVY = {
     "numpy",

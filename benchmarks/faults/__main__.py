@@ -35,6 +35,7 @@ from benchmarks.faults import (
     network,
     numerics,
     ranks,
+    refusals,
     stops,
     wrong_resume,
 )
@@ -46,7 +47,7 @@ from rich.table import Table
 
 QUICK = """
     killed damaged full read_only preemption non_finite loss_spike memory wrong_resume secrets command_line
-    option_values
+    option_values states
 """.split()
 
 
@@ -74,6 +75,7 @@ def fault_tests(quick: bool) -> dict[str, Callable[[Path], Iterator[Row]]]:
         "wrong_resume": partial(wrong_resume.wrong_resume, baselines=n),
         "checkpoints": partial(adversarial.checkpoints, baselines=n),
         "configs": partial(adversarial_configs.configs, baselines=n),
+        "states": partial(refusals.refusals, trials=10 if quick else 300, baselines=60 * n),
         "secrets": partial(leaked_secrets.secrets, baselines=n),
         "option_values": partial(edges.option_values, trials=12 if quick else 400, baselines=n),
         "command_line": partial(fuzz.command_line, trials=40 if quick else 500, baselines=n),

@@ -39,6 +39,8 @@ class CompletedProcess:
     stdout: str
     stderr: str
     seconds: float
+    max_rss_bytes: int = 0
+    cpu_seconds: float = 0.0
 
     @property
     def has_one_line_error(self) -> bool:
@@ -107,19 +109,20 @@ class Process:
         """Wait for the end of the process; kill it after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 break
             if time.monotonic() > deadline:
                 self.kill()
-                _, status = os.waitpid(self.pid, 0)
+                _, status, usage = os.wait4(self.pid, 0)
                 break
             time.sleep(0.005)
         seconds = time.monotonic() - self.start
         texts = [path.read_text(errors="replace") for path in self.files]
         for path in self.files:
             path.unlink()
-        return CompletedProcess(os.waitstatus_to_exitcode(status), *texts, seconds)
+        code, cpu_seconds = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+        return CompletedProcess(code, *texts, seconds, usage.ru_maxrss * 1024, cpu_seconds)
 
     def kill(self) -> None:
         """Send SIGKILL."""

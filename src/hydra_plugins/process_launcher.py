@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -24,7 +23,8 @@ from omegaconf import DictConfig, open_dict, read_write
 from minigpt.bounds import PositiveInt
 from minigpt.config.check import check
 from minigpt.config.packaged import CONF
-from minigpt.runs.summary import read_summary, write_summary
+from minigpt.runs.ranking import read_job
+from minigpt.runs.summary import write_summary
 
 
 class ProcessLauncher(Launcher):
@@ -68,7 +68,7 @@ class ProcessLauncher(Launcher):
         command = [sys.executable, sys.argv[0], *self.flags(), *own, f"paths.run_dir={directory}"]
         environment = {"WANDB_RUN_GROUP": sweep_dir.name, "WANDB_JOB_TYPE": "sweep"} | os.environ
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
-        summary: dict[str, Any] = read_summary(directory) or {"error": f"ended with exit code {done.returncode}"}
+        summary = read_job(directory, missing=f"ended with exit code {done.returncode}")
         if done.returncode:
             summary["status"] = "interrupted" if done.returncode > 128 else "failed"  # 128 + signal
         directory.mkdir(parents=True, exist_ok=True)

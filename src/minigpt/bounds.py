@@ -19,6 +19,7 @@ LengthPenalty = Annotated[float, Ge(0), Le(10)]  # an exponent
 NumModules = Annotated[int, Ge(1), Le(1000)]  # of submodules, each of which takes time to build whatever its size
 Steps = Annotated[int, Ge(1), Le(10**10)]  # times the sequences of a step they fit 64 bits
 WarmupSteps = Annotated[int, Ge(0), Le(10**10)]
+ValFraction = Annotated[float, Gt(0), Le(0.9)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]

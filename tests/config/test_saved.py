@@ -16,13 +16,20 @@ from minigpt.config.saved import check_targets, keep_own_places, read_saved
         ("a: &x [1]\nb: *x", "aliases"),
         ("a: !!python/object/apply:os.system [true]", "damaged"),
         ("a: [1", "damaged"),
-        ("[1, 2]", "not a configuration"),
+        ("[1, 2]", "a value of type list instead of keys and values"),
+        ("", "null instead of keys and values"),
+        ("a: 2001-13-45", "damaged"),
+        ("a: 2001-01-01", "a value of type date"),
+        ("1: a", "a value of type int as a key"),
+        ("model._target_: a", "'model._target_' is not an option"),
+        ("model: {_args_: [1]}", "'_args_' is not an option"),
+        ('a: "$\\x7boc.env:HOME}"', "values alone"),
         ("[" * 3000, "damaged"),
     ],
 )
 def test_anything_but_values_is_refused(tmp_path, text, says):
     (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ValueError, match=says):
         read_saved(tmp_path / "config.yaml")
 
 
@@ -78,6 +85,22 @@ def test_only_packaged_components_are_built_from_a_saved_configuration(typed, tm
     OmegaConf.update(good, f"{place}._target_", target, force_add=True)
     with pytest.raises(ConfigError, match="which no file in conf/ has"):
         check_targets(tmp_path, good)
+
+
+@pytest.mark.parametrize("place", ["seed", "optimizer", "model.mlp", "model.attention.mlp"])
+def test_a_component_in_another_place_is_refused(typed, tmp_path, place):
+    saved = OmegaConf.create({})
+    OmegaConf.update(saved, f"{place}._target_", "minigpt.model.attention.CausalSelfAttention", force_add=True)
+    with pytest.raises(ConfigError, match="which no file in conf/ has there"):
+        check_targets(tmp_path, saved)
+
+
+def test_components_may_stand_where_conf_puts_them(typed, tmp_path):
+    attention = {"_target_": "minigpt.model.attention.BidirectionalAttention"}
+    stopping = {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}
+    callbacks = {"early_stopping": stopping, "a_second_one": stopping}
+    model = {"attention": attention, "encoder_attention": attention}
+    check_targets(tmp_path, OmegaConf.create({"model": model, "callbacks": callbacks}))
 
 
 def test_a_component_that_is_typed_again_is_trusted(typed, tmp_path):

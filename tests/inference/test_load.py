@@ -15,6 +15,13 @@ from minigpt.runs.checkpoint_io import AtomicCheckpointIO, load_checkpoint
 
 FOREIGN = ["os.system", "torch.nn.Linear", "minigpt.runs.checkpoint_io.load_checkpoint", "minigpt.model.gpt.nn.Linear"]
 BIGRAM = "minigpt.model.gpt.Bigram"
+METADATA = {
+    "model": {"_target_": BIGRAM, "_partial_": True, "block_size": 4},
+    "objective": {"_target_": "minigpt.model.objectives.NextToken"},
+    "tokenizer": CharTokenizer("abc").state(),
+    "text": {"path": "x.txt", "sha256": "0", "val_fraction": 0.1, "val_batch_size": 4, "block_size": 4},
+    "precision": "32-true",
+}
 
 
 @pytest.fixture
@@ -30,12 +37,7 @@ def foreign_class(tmp_path, monkeypatch):
 def save_foreign(path, target):
     """A checkpoint of a Bigram whose class has another name."""
     model = Bigram(vocab_size=3, block_size=4)
-    metadata = {
-        "model": {"_target_": target, "_partial_": True, "block_size": 4},
-        "objective": {"_target_": "minigpt.model.objectives.NextToken"},
-        "tokenizer": CharTokenizer("abc").state(),
-        "precision": "32-true",
-    }
+    metadata = METADATA | {"model": METADATA["model"] | {"_target_": target}}
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
     AtomicCheckpointIO().save_checkpoint({"minigpt": metadata, "state_dict": state, "global_step": 7}, path)
     return path
@@ -51,7 +53,7 @@ def test_other_names_than_those_of_components_are_refused(target):
 
 @pytest.mark.parametrize("target", ["os.system", "minigpt.runs.run.open_run", "torch.nn.Linear"])
 def test_a_checkpoint_with_a_foreign_class_is_refused(tmp_path, target):
-    metadata = {"model": {"_target_": target}, "tokenizer": CharTokenizer("abc").state(), "step": 1}
+    metadata = METADATA | {"model": {"_target_": target}, "step": 1}
     save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors", {"minigpt": json.dumps(metadata)})
     with pytest.raises(ValueError, match=f"names '{target}', which is not a component of minigpt.model"):
         load_model(tmp_path / "x.safetensors")

@@ -39,10 +39,19 @@ def check(config: DictConfig, command: str) -> dict[str, Any]:
     check_options("paths.", plain["paths"], f"{schema.__name__}.{schema.Paths.__name__}", {}, config=plain)
     for field in fields(dataclass):
         check_groups(field.name, field.type, plain[field.name])
-    targets = {path: str(node["_target_"]) for path, node in components(plain)}
-    for path, node in components(plain):
-        check_component(path, node, given_arguments(path, targets), plain)
+    check_components(plain)
     return plain
+
+
+def check_components(config: Mapping[str, Any]) -> None:
+    """Hold each component in nested plain data against the signature of its `_target_`, see `check_component`.
+
+    Raises:
+        ConfigError: for the first option that does not fit.
+    """
+    targets = {path: str(node["_target_"]) for path, node in components(config)}
+    for path, node in components(config):
+        check_component(path, node, given_arguments(path, targets), config)
 
 
 def check_groups(path: str, annotation: Any, value: Any) -> None:
@@ -70,6 +79,8 @@ def check_component(path: str, node: Mapping[str, Any], passed: Mapping[str, str
     target, partial = node["_target_"], node.get("_partial_", False)
     if not isinstance(target, str) or not isinstance(partial, bool):
         raise ConfigError(f"{path}: _target_={target!r} must be a dotted name and _partial_={partial!r} true or false")
+    if partial and not passed and "." not in path:
+        raise ConfigError(f"{path}._partial_=true: nothing completes this component, leave it out")
     signature = read_signature(target)
     if signature is None:
         check_exists(path, target)

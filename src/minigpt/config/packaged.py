@@ -37,9 +37,31 @@ def config_groups(command: str | None = None) -> dict[str, list[str]]:
 @functools.cache
 def packaged_targets() -> frozenset[str]:
     """Every `_target_` in conf/, but those of Hydra itself."""
-    return frozenset(
-        target for file in CONF.rglob("*.yaml") if "hydra" not in file.parts for target in file_targets(file)
-    )
+    return frozenset(target for _, target in packaged_places())
+
+
+@functools.cache
+def packaged_places() -> frozenset[tuple[str, str]]:
+    """Every `_target_` in conf/ with the dotted path that it has in a configuration, see `place_of`."""
+    found = set()
+    for file in CONF.rglob("*.yaml"):
+        group = file.relative_to(CONF).parent
+        if "hydra" not in group.parts:
+            node = yaml.safe_load(file.read_text("utf-8"))
+            package = "" if "@package _global_" in file.read_text("utf-8") else ".".join(group.parts)
+            found |= {(place_of(path), str(each["_target_"])) for path, each in components(node, package)}
+            # `attention@encoder_attention` puts a choice of one group in another place too.
+            for entry in node.get("defaults", []) if isinstance(node, Mapping) else ():
+                source, _, name = str(next(iter(entry))).partition("@") if isinstance(entry, Mapping) else ("", "", "")
+                for choice in (CONF / group / source).glob("*.yaml") if name else ():
+                    found |= {(f"{package}.{name}", target) for target in file_targets(choice)}
+    return frozenset(found)
+
+
+def place_of(path: str) -> str:
+    """The path of a component, with `*` for the free name of a callback or a logger."""
+    group, _, name = path.partition(".")
+    return f"{group}.*" if group in ("callbacks", "logger") and "." not in name else path
 
 
 def typed_targets() -> frozenset[str]:

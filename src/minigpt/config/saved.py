@@ -1,14 +1,19 @@
 """A run's saved configuration: data that may come from anybody, read and checked before anything is built from it."""
 
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from minigpt.config.errors import ConfigError
-from minigpt.config.packaged import components, leaves, packaged_targets, typed_targets
+from minigpt.config.packaged import components, entries, leaves, packaged_places, place_of, typed_targets
+from minigpt.runs.untrusted import check_mapping, read_yaml
+
+KEY = re.compile(r"[\w/-]{1,100}")
 
 
 def merge_saved(path: Path, composed: DictConfig, known: list[str]) -> DictConfig:
@@ -40,12 +45,15 @@ def merge_saved(path: Path, composed: DictConfig, known: list[str]) -> DictConfi
 
 
 def check_targets(path: Path, saved: DictConfig) -> None:
-    """Raises ConfigError where a saved configuration names a component that neither conf/ nor this command line has."""
-    allowed = packaged_targets() | typed_targets()
+    """Raises ConfigError where a saved configuration names a component that conf/ does not have in that place, nor this
+    command line in any.
+    """
+    allowed, typed = packaged_places(), typed_targets()
     for place, node in components(OmegaConf.to_container(saved, resolve=False)):
-        if node["_target_"] not in allowed:
+        target = node["_target_"]
+        if not isinstance(target, str) or ((place_of(place), target) not in allowed and target not in typed):
             raise ConfigError(
-                f"{path} names {place}._target_={node['_target_']}, which no file in conf/ has: if you trust it, "
+                f"{path} names {place}._target_={target}, which no file in conf/ has there: if you trust it, "
                 f"name it on this command line too, by the option or --config-dir that the run was started with"
             )
 
@@ -54,20 +62,24 @@ def read_saved(path: Path) -> DictConfig:
     """A run's saved configuration, as the plain data that it is: it may be anybody's.
 
     Raises:
-        ConfigError: the file is damaged, or has more in it than values.
+        ValueError: the file is damaged, or has more in it than values.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if "${" in text:  # would read this machine's environment
-            raise ConfigError(f"{path} refers to other values; a saved configuration holds values alone")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigError(f"{path} has YAML aliases, which can make a small file very large")
-        saved = OmegaConf.create(yaml.safe_load(text) or {})
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(saved, DictConfig):
-        raise ConfigError(f"{path} is not a configuration")
-    return saved
+    saved = check_mapping(read_yaml(path), path)
+    for place, value in leaves(saved):
+        if isinstance(value, str) and "${" in value:  # would read this machine's environment
+            raise ConfigError(f"{path} refers to other values at {place}; a saved configuration holds values alone")
+    for key in keys(saved):
+        if not KEY.fullmatch(key) or (key.startswith("_") and key not in ("_target_", "_partial_")):
+            raise ConfigError(f"{path} is damaged: {key!r} is not an option")
+    return OmegaConf.create(saved)
+
+
+def keys(node: Any) -> Iterator[str]:
+    """Every key in nested plain data."""
+    if isinstance(node, Mapping):
+        yield from node
+    for _, value in entries(node):
+        yield from keys(value)
 
 
 def keep_own_places(saved: DictConfig, composed: DictConfig) -> None:

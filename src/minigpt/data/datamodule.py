@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Unpack
 
 import lightning
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 
-from minigpt.bounds import PositiveInt, Seed
+from minigpt.bounds import PositiveInt, Seed, ValFraction
 from minigpt.data.corpus import Corpus, load_or_tokenize
 from minigpt.data.loaders import (
     Augmentation,
@@ -77,7 +77,7 @@ class TextDataModule(lightning.LightningDataModule):
         tokenizer: Callable[..., Tokenizer] = CharTokenizer,
         augmentation: Callable[..., Augmentation] | None = None,
         seq_len_warmup: list[list[int]] | None = None,
-        val_fraction: Annotated[float, Gt(0), Le(0.9)] = 0.1,
+        val_fraction: ValFraction = 0.1,
         dev_split: bool = False,
         url: str | None = None,
         sha256: str | None = None,

@@ -1,6 +1,7 @@
 """The output of evaluate.py and generate.py."""
 
 import json
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,8 @@ from minigpt.model.encoder_decoder import EncoderDecoder
 from minigpt.model.size import check_memory, generation_bytes
 from minigpt.runs.commands import generate_command
 
+MAX_TOKENS_PER_BATCH = 1 << 16  # four times as many as training validates at once by default
+
 
 def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
     """Score a model on its validation split or on another text, print the result as JSON, and return the loss.
@@ -40,6 +43,8 @@ def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
         score_precision(loaded.precision, device.type) if typed is None else resolve_precision(typed, device.type)
     )
     result = evaluate(loaded.model, loaded.objective, batches, precision)
+    if not math.isfinite(result.loss):
+        raise ValueError(f"the loss of {loaded.path} in precision={precision} is not a number: try precision=32-true")
     tokens_per_character = 1.0 if denoises else len(batches.tokens) / characters
     report = {
         "checkpoint": str(loaded.path),
@@ -89,8 +94,7 @@ def text_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[
     tokens, characters = encode_text(loaded.tokenizer, path, start)
     if len(tokens) < 2:
         raise ValueError(f"{path} is too short to be scored")
-    text = loaded.text
-    return ValLoader(tokens, block_size=text["block_size"], batch_size=text["val_batch_size"]), characters
+    return ValLoader(tokens, block_size=loaded.text["block_size"], batch_size=batch_size(loaded)), characters
 
 
 def line_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[PairValLoader, int]:
@@ -105,8 +109,12 @@ def line_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[
     if not lines:
         raise ValueError(f"{path} has no line to be denoised")
     pairs = tokenizer.encode_pairs(lines, block_size)
-    batches = PairValLoader(pairs, tokenizer, batch_size=loaded.text["val_batch_size"])
-    return batches, sum(map(len, lines))
+    return PairValLoader(pairs, tokenizer, batch_size=batch_size(loaded)), sum(map(len, lines))
+
+
+def batch_size(loaded: LoadedModel) -> int:
+    """Return the size of the validation batches during training, if they may fit in this machine's memory too."""
+    return min(loaded.text["val_batch_size"], max(1, MAX_TOKENS_PER_BATCH // loaded.text["block_size"]))
 
 
 def decode_lines(loaded: LoadedModel, path: Path, val_fraction: float, config: dict[str, Any]) -> dict[str, Any]:

@@ -16,12 +16,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from minigpt import model as model_package
-from minigpt.data.tokenizer import Tokenizer, load_tokenizer
+from minigpt.data.tokenizer import LineTokenizer, Tokenizer, load_tokenizer
 from minigpt.devices import find_device
+from minigpt.inference.metadata import check_component_options, check_metadata
 from minigpt.model.objectives import Objective
-from minigpt.model.size import build_within_memory
+from minigpt.model.size import build_on_meta, check_model_memory
+from minigpt.runs.checkpoint_content import check_weights
 from minigpt.runs.checkpoint_io import load_checkpoint
 from minigpt.runs.directory import find_checkpoint, step_checkpoints
+from minigpt.runs.untrusted import check_mapping, check_regular, first_line
 
 
 def classes_of(package: ModuleType) -> dict[str, type]:
@@ -103,7 +106,11 @@ def load_average(folder: Path, count: int, trusted: frozenset[str] = frozenset()
             f"keep_last_n={count} callbacks.checkpoints.every_n_steps=..., or lower average_last_n"
         )
     models = [load_model(path, trusted) for path in paths]
+    newest = models[-1].tokenizer.state()
     states = [loaded.model.state_dict() for loaded in models]
+    for path, loaded in zip(paths, models, strict=True):
+        if loaded.metadata["model"] != models[-1].metadata["model"] or loaded.tokenizer.state() != newest:
+            raise ValueError(f"{path} has another model than {paths[-1]}: lower average_last_n")
     models[-1].model.load_state_dict({k: torch.stack([s[k] for s in states]).mean(dim=0) for k in states[0]})
     return models[-1]
 
@@ -123,25 +130,59 @@ def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel
     try:
         if is_exported:
             metadata, weights = load_safetensors(path)
-            step = int(metadata["step"])
         else:
-            metadata, step = checkpoint["minigpt"], int(checkpoint["global_step"])
+            metadata = check_mapping(checkpoint.get("minigpt"), "minigpt") | {"step": checkpoint.get("global_step")}
             weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k[:6] == "model."}
+        check_metadata(metadata)
         tokenizer = load_tokenizer(metadata["tokenizer"])
         constructor = build_model(metadata["model"], trusted)
         objective = build_model(metadata["objective"], trusted)()
-        model = build_within_memory(constructor, vocab_size=tokenizer.vocab_size + objective.num_special_tokens)
-        model.load_state_dict(weights)
-        return LoadedModel(path, model.eval(), objective, tokenizer, step, metadata)
+        check_component_options(metadata)
+        model = build_for_weights(constructor, tokenizer.vocab_size + objective.num_special_tokens, weights)
+        loaded = LoadedModel(path, model.eval(), objective, tokenizer, metadata["step"], metadata)
+        check_fit(loaded)
+        return loaded
     except Exception as error:  # a file that may hold anything makes torch and the constructors raise any kind of error
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a checkpoint of this version of miniGPT: {message}") from error
+        raise ValueError(f"{path} is not a checkpoint of this version of miniGPT: {first_line(error)}") from error
+
+
+def build_for_weights(constructor: Callable[..., nn.Module], vocab_size: int, weights: Any) -> nn.Module:
+    """Build a model with given weights, which are compared with those of its constructor before they take memory.
+
+    Raises:
+        ValueError: the weights are not those of such a model, or it does not fit in memory.
+    """
+    if not weights:
+        raise ValueError("it has no weights")
+    elements = sum(weight.numel() for weight in weights.values())
+    shadow = build_on_meta(constructor, vocab_size=vocab_size, max_elements=elements, max_tensors=len(weights))
+    check_weights(weights, shadow.state_dict())
+    check_model_memory(shadow)
+    model = constructor(vocab_size=vocab_size)
+    model.load_state_dict(weights)
+    return model
+
+
+def check_fit(loaded: LoadedModel) -> None:
+    """Check that model, objective, tokenizer and text fit each other, by their rules and by scoring two tokens.
+
+    Raises:
+        ValueError: they do not, or the score is not a number. A model outside this package may raise anything.
+    """
+    block_size, seq2seq = loaded.text["block_size"], isinstance(loaded.tokenizer, LineTokenizer)
+    loaded.objective.check(loaded.model, block_size=block_size, seq2seq=seq2seq)
+    tokens = torch.zeros(1, min(2, block_size), dtype=torch.int64)
+    with torch.inference_mode():
+        loss, *_ = loaded.objective.score(loaded.model, (tokens, tokens) if seq2seq else tokens, tokens)
+    if not loss.isfinite():
+        raise ValueError("its weights give a loss that is not a number")
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the metadata and the weights of an exported model."""
+    check_regular(path)
     with safe_open(path, framework="pt") as file:
-        metadata = json.loads((file.metadata() or {})["minigpt"])
+        metadata = json.loads((file.metadata() or {}).get("minigpt", "null"))
     return metadata, load_file(path)
 
 

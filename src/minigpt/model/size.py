@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.attention_cpu import CHUNK
@@ -16,6 +17,8 @@ from minigpt.model.moe import MixtureOfExperts
 from minigpt.model.ngram import PROBES, Ngram
 
 TOKEN_BYTES = 32  # of a generated token: its id on the device, in a stack and in a list
+
+SMALLER = "lower model.dim, model.num_layers, model.block_size or model.table_size"
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -118,21 +121,53 @@ def build_within_memory(constructor: Callable[..., nn.Module], *, vocab_size: in
     Raises:
         ValueError: the model is larger than the memory that is available.
     """
-    advice = "lower model.dim, model.num_layers, model.block_size or model.table_size"
+    check_model_memory(build_on_meta(constructor, vocab_size=vocab_size), copies)
+    return constructor(vocab_size=vocab_size)
+
+
+def build_on_meta(
+    constructor: Callable[..., nn.Module], *, vocab_size: int, max_elements: int = 1 << 62, max_tensors: int = 100_000
+) -> nn.Module:
+    """Build a model without memory for its tensors, and end early when it has far more than it may have.
+
+    Args:
+        constructor: called with `vocab_size`.
+        vocab_size: number of token ids.
+        max_elements: elements of all parameters together. Four times as many may be made, since a constructor may
+            replace parameters, as for tied ones.
+        max_tensors: number of parameters, likewise.
+
+    Raises:
+        ValueError: the model has more parameters.
+    """
+    elements = tensors = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal elements, tensors
+        elements, tensors = elements + (0 if parameter is None else parameter.numel()), tensors + 1
+        if elements > 4 * max_elements or tensors > 4 * max_tensors:
+            raise ValueError(f"the model has more than {max_elements:,} weights in {max_tensors:,} tensors: {SMALLER}")
+
+    hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            shadow = constructor(vocab_size=vocab_size)
+            return constructor(vocab_size=vocab_size)
     except (RuntimeError, OverflowError) as error:  # what torch makes of more than 2^63 bytes
         if "overflow" not in str(error).lower():
             raise
-        raise ValueError(f"the model has tensors of more than 2^63 bytes: {advice}") from error
-    weights, buffers = tensor_bytes(shadow)
+        raise ValueError(f"the model has tensors of more than 2^63 bytes: {SMALLER}") from error
+    finally:
+        hook.remove()
+
+
+def check_model_memory(model: nn.Module, copies: int = 1) -> None:
+    """Raise ValueError for a model that is larger than the memory of this machine, with `copies` of its weights."""
+    weights, buffers = tensor_bytes(model)
     needed, present = copies * weights + buffers, memory_bytes()
     if needed > present:
         raise ValueError(
-            f"the model needs at least {in_gb(needed)} GB and this machine has {in_gb(present)} available: {advice}"
+            f"the model needs at least {in_gb(needed)} GB and this machine has {in_gb(present)} available: {SMALLER}"
         )
-    return constructor(vocab_size=vocab_size)
 
 
 def tensor_bytes(model: nn.Module) -> tuple[int, int]:

@@ -18,9 +18,13 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from minigpt.atomic_file import atomic_write
+from minigpt.runs.checkpoint_content import check_tensors
 from minigpt.runs.directory import step_checkpoints
+from minigpt.runs.untrusted import UntrustedFileError, check_regular
 
 CHECKSUM_BYTES = 64  # a SHA-256 in hexadecimal
+COMMENT = struct.pack("<H", CHECKSUM_BYTES)  # the length of a zip archive's comment, which precedes it
+MAX_RECORDS = 200_000  # of an archive; a checkpoint has one for each tensor
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -125,7 +129,7 @@ def check_space(folder: Path, checkpoint_bytes: int, count: int) -> None:
 def append_checksum(file: BufferedRandom) -> None:
     """Append the SHA-256 of all that is in a zip archive as the archive's comment: torch.load reads it as before."""
     file.seek(-2, os.SEEK_END)  # the length of the comment ends the archive
-    file.write(struct.pack("<H", CHECKSUM_BYTES))
+    file.write(COMMENT)
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     file.seek(0, os.SEEK_END)
@@ -136,7 +140,9 @@ def is_valid(path: Path) -> bool:
     """Whether a checkpoint is, bit for bit, what was written."""
     try:
         with path.open("rb") as file:
-            size = file.seek(-CHECKSUM_BYTES, os.SEEK_END)
+            size = file.seek(-len(COMMENT) - CHECKSUM_BYTES, os.SEEK_END) + len(COMMENT)
+            if file.read(len(COMMENT)) != COMMENT:
+                return False  # before hashing, since a sparse file may have any size
             wanted = file.read()
             file.seek(0)
             digest = hashlib.sha256()
@@ -159,22 +165,31 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not there, is not such a checkpoint, or is not as it was written.
     """
-    if not path.is_file():
-        raise ValueError(f"no checkpoint at {path}")
+    check_regular(path)
     if not is_valid(path):
         raise DamagedCheckpointError(
             f"{path} is not a checkpoint of miniGPT, or it is damaged: its checksum does not match"
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("compressed")  # torch compresses nothing; a small file may fill the memory
+            check_records(archive.infolist(), path.stat().st_size)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(loaded, dict):
             raise TypeError(type(loaded).__name__)
+        check_tensors(loaded, path.stat().st_size, str(path))
         return loaded
+    except UntrustedFileError:
+        raise
     except Exception as error:  # torch raises many kinds
         raise ValueError(f"{path} is not a checkpoint of miniGPT ({type(error).__name__})") from error
+
+
+def check_records(records: list[zipfile.ZipInfo], file_bytes: int) -> None:
+    """Raise ValueError for an archive that would take more memory than its own size; torch compresses nothing."""
+    if len(records) > MAX_RECORDS or sum(record.file_size for record in records) > file_bytes:
+        raise ValueError("its records are larger than the file")
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise ValueError("compressed")
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minigpt.atomic_file import atomic_write
 from minigpt.runs.redaction import redact
+from minigpt.runs.untrusted import check_regular
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.csv"
@@ -16,7 +17,9 @@ SAMPLES = "samples.md"
 TIME = "%Y-%m-%d_%H-%M-%S"
 CONFIG = "config.yaml"
 DEBUG = "debug"  # the directory of the runs of conf/debug, beside that of all others
-STEP_NAME = re.compile(r"step_(\d+)\.ckpt")
+STEP_NAME = re.compile(r"step_(\d{1,18})\.ckpt", re.ASCII)
+FOLDERS = (CHECKPOINTS, ".hydra")  # of a run; loggers may add their own
+FILES = (CONFIG, METRICS, SAMPLES, "summary.json", "train.log")
 
 
 def is_rank_zero() -> bool:
@@ -53,8 +56,10 @@ def make_run_directory(parent: Path, name: str) -> Path:
 def find_run(reference: str, runs_dir: Path) -> Path:
     """The directory of a run: a path to it, or `latest`.
 
+    `latest` is the newest run whatever its state: the results of an older one must not pass for its own.
+
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or its config.yaml is not a file.
     """
     if reference == "latest":
         runs = list_runs(runs_dir)
@@ -62,24 +67,26 @@ def find_run(reference: str, runs_dir: Path) -> Path:
             debug = list_runs(runs_dir.parent / DEBUG)
             hint = f"; those of debug=... are not `latest`, name one: {debug[-1]}" if debug else ""
             raise ValueError(f"no run in {runs_dir} yet: train one with python src/train.py{hint}")
-        return runs[-1]
-    directory = Path(reference)
-    if not (directory / CONFIG).is_file():
+        directory = runs[-1]
+    else:
+        directory = Path(reference)
+    if not os.path.lexists(directory / CONFIG):
         raise ValueError(f"no run at {reference}: name a run directory (it holds {CONFIG}), or latest")
+    check_regular(directory / CONFIG)
     return directory
 
 
 def list_runs(runs_dir: Path) -> list[Path]:
     """The run directories in a directory, oldest first."""
     runs = [path.parent for path in runs_dir.glob(f"*/{CONFIG}")]
-    return sorted(runs, key=lambda run: (start_time(run), (run / CONFIG).stat().st_mtime_ns))
+    return sorted(runs, key=lambda run: (start_time(run), (run / CONFIG).lstat().st_mtime_ns))
 
 
 def start_time(directory: Path) -> str:
     """When a run began: by its name where that says so, else by its files."""
     if re.match(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_", directory.name):
         return directory.name[:19]
-    return f"{datetime.fromtimestamp((directory / CONFIG).stat().st_mtime):{TIME}}"
+    return f"{datetime.fromtimestamp((directory / CONFIG).lstat().st_mtime):{TIME}}"
 
 
 def find_checkpoint(reference: str, runs_dir: Path, prefer: str = "best.ckpt") -> Path:
@@ -96,9 +103,32 @@ def find_checkpoint(reference: str, runs_dir: Path, prefer: str = "best.ckpt") -
         raise ValueError(f"no checkpoint at {reference}")
     folder = find_run(reference, runs_dir) / CHECKPOINTS
     for name in (prefer, "last.ckpt"):
-        if (folder / name).is_file():
+        if os.path.lexists(folder / name):
+            check_regular(folder / name)
             return folder / name
     raise ValueError(f"the run {folder.parent} has no checkpoint yet")
+
+
+def check_run_files(directory: Path) -> None:
+    """Raise ValueError for a run directory with links or pipes in it: it may come from anybody, and is written to."""
+    for path in directory.rglob("*"):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a symbolic link: a run directory must hold its files itself")
+        if not path.is_dir():
+            check_regular(path)
+    check_own_files(directory)
+
+
+def check_own_files(directory: Path) -> None:
+    """Raise ValueError where something else is in the place of a file or a folder that a run writes."""
+    folders = [directory / name for name in FOLDERS]
+    for folder in folders:
+        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+            raise ValueError(f"{folder} is not a directory: a run keeps files in it")
+    files = [directory / f"{prefix}{name}" for name in FILES for prefix in ("", ".")]  # see `replace_text`
+    for path in [*files, *(path for folder in folders for path in folder.glob("*"))]:
+        if os.path.lexists(path):
+            check_regular(path)
 
 
 def step_checkpoints(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minigpt.runs.summary import read_summary
+from minigpt.runs.untrusted import UntrustedFileError
 
 COLUMNS = """
     rank job overrides val_bpc_best val_loss_best reference_loss val_loss_best_step parameters train_s tokens_per_s
@@ -18,8 +19,7 @@ def rank_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
 
     A job is named by the options that it does not share with all the others.
     """
-    lost = {"status": "failed", "error": "left no summary"}
-    summaries = {d: read_summary(d) or lost for d in sweep_dir.iterdir() if d.is_dir() and d.name.isdigit()}
+    summaries = {d: read_job(d) for d in sweep_dir.iterdir() if d.is_dir() and d.name.isdecimal()}
     common = set.intersection(*(set(s.get("overrides", [])) for s in summaries.values())) if summaries else set()
     rows = []
     for directory, summary in summaries.items():
@@ -35,6 +35,14 @@ def rank_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
         )
     rows.sort(key=lambda row: (row["val_bpc_best"] is None, row["val_bpc_best"] or 0.0, row["job"]))
     return [{"rank": place, **row} for place, row in enumerate(rows, start=1)]
+
+
+def read_job(directory: Path, missing: str = "left no summary") -> dict[str, Any]:
+    """A job's summary, or what is wrong with it: one damaged file must not cost the ranking of all jobs."""
+    try:
+        return read_summary(directory) or {"status": "failed", "error": missing}
+    except UntrustedFileError as error:
+        return {"status": "failed", "error": str(error)}
 
 
 def write_ranking(sweep_dir: Path, rows: list[dict[str, Any]]) -> None:

@@ -5,12 +5,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minigpt.runs.directory import CHECKPOINTS, METRICS, SAMPLES, find_run, step_checkpoints, step_of
-from minigpt.runs.run_files import truncate_metrics, truncate_samples
+from minigpt.runs.directory import (
+    CHECKPOINTS,
+    METRICS,
+    SAMPLES,
+    check_run_files,
+    find_run,
+    step_checkpoints,
+    step_of,
+)
+from minigpt.runs.run_files import check_written, truncate_metrics, truncate_samples
 from minigpt.runs.slurm import requeued_run
 from minigpt.runs.summary import is_complete, read_summary
+from minigpt.runs.untrusted import UntrustedFileError, check_mapping
 
-NEEDED = ("minigpt", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks")  # of a checkpoint
+NEEDED = {  # of a checkpoint, with their types
+    "minigpt": dict,
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+    "callbacks": dict,
+}
 
 
 def select_run(resume: str | None, run_dir: str | None, runs_dir: Path, overrides: list[str]) -> Path | None:
@@ -24,7 +40,7 @@ def select_run(resume: str | None, run_dir: str | None, runs_dir: Path, override
         overrides: the options of the command.
 
     Raises:
-        ValueError: there is no such run.
+        ValueError: there is no such run, or it is damaged.
     """
     if resume is None:
         return requeued_run(runs_dir, overrides)
@@ -32,6 +48,8 @@ def select_run(resume: str | None, run_dir: str | None, runs_dir: Path, override
         return find_run(resume, runs_dir)
     try:
         directory = find_run(run_dir or "latest", runs_dir)
+    except UntrustedFileError:
+        raise
     except ValueError:
         return None
     if not step_checkpoints(directory / CHECKPOINTS):
@@ -60,9 +78,7 @@ class ResumePlan:
 
     def refuse_changes(self, fingerprint: dict[str, Any]) -> None:
         """Raises ValueError, naming each difference, when the run to come would not be the one of the checkpoint."""
-        metadata = self.content["minigpt"]
-        saved = metadata.get("fingerprint", {}) if isinstance(metadata, dict) else {}
-        if changes := list(differences(saved, fingerprint)):
+        if changes := list(differences(self.content["minigpt"].get("fingerprint", {}), fingerprint)):
             raise ValueError(
                 f"this would not be the run of {self.checkpoint}: {'; '.join(changes)}. "
                 f"Start a new run, or add ignore_fingerprint=true"
@@ -87,23 +103,18 @@ def plan_resume(directory: Path, max_steps: int) -> ResumePlan:
     """
     from minigpt.runs.checkpoint_io import load_latest
 
-    refuse_links(directory)
+    check_run_files(directory)
+    check_written(directory)
     found = load_latest(directory / CHECKPOINTS)
     if found is None:
         raise ValueError(f"{directory} has no undamaged checkpoint to resume from")
     checkpoint, content, damaged = found
     if (step := step_of(checkpoint)) >= max_steps and is_complete(read_summary(directory) or {}):
         raise ValueError(f"{directory} is complete at step {step}: add trainer.max_steps=N with a larger N to continue")
-    if missing := [name for name in NEEDED if not isinstance(content.get(name), dict | list)]:
+    if missing := [name for name, kind in NEEDED.items() if not isinstance(content.get(name), kind)]:
         raise ValueError(f"{checkpoint} is not a checkpoint of a training: it has no {', '.join(missing)}")
+    check_mapping(content["minigpt"].get("fingerprint", {}), f"the fingerprint of {checkpoint}")
     return ResumePlan(checkpoint, content, damaged)
-
-
-def refuse_links(directory: Path) -> None:
-    """Raises ValueError for a run directory with symbolic links: it may come from anybody, and is written to."""
-    for path in [directory / CHECKPOINTS, *directory.rglob("*")]:
-        if path.is_symlink():
-            raise ValueError(f"{path} is a symbolic link: a run directory must hold its files itself")
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ from minigpt.runs.directory import (
     CONFIG,
     METRICS,
     SAMPLES,
+    check_own_files,
     is_rank_zero,
     make_run_directory,
     step_checkpoints,
@@ -120,6 +121,7 @@ def new_directory(config: Mapping[str, Any]) -> tuple[Path, list[Path]]:
         return directory, [*reversed(missing), directory, directory / CHECKPOINTS]
     if step_checkpoints(parent / CHECKPOINTS):
         raise ValueError(f"{parent} holds a run already: continue it with resume={parent}")
+    check_own_files(parent)
     try:
         (parent / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:

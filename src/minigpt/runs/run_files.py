@@ -2,29 +2,57 @@
 
 import csv
 import io
+import itertools
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from minigpt.runs.directory import replace_text
+from minigpt.runs.directory import METRICS, SAMPLES, replace_text
+from minigpt.runs.untrusted import UntrustedFileError, read_text
 
-SAMPLE_HEADING = re.compile(r"^## Step (\d+), validation loss", re.MULTILINE)
+SAMPLE_HEADING = re.compile(r"^## Step (\d{1,18}), validation loss", re.MULTILINE | re.ASCII)
+STEP = re.compile(r"\d{1,18}", re.ASCII)
+MAX_METRICS_BYTES = 1 << 27
+MAX_COLUMNS = 1000
 
 
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The complete records of a metrics file, as text; the last one may have been cut short by a power failure."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+def check_written(directory: Path) -> None:
+    """Raise UntrustedFileError if a run's metrics or samples cannot be continued."""
+    for _ in read_metrics(directory / METRICS):
+        pass
+    read_samples(directory / SAMPLES)
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, str]]:
+    """The complete records of a metrics file, as text; the last one may have been cut short by a power failure.
+
+    Raises:
+        UntrustedFileError: it is not a metrics file.
+    """
+    if not os.path.lexists(path):
+        return
+    text = read_text(path, MAX_METRICS_BYTES)
+    rows = csv.reader(text[: text.rfind("\n") + 1].splitlines())
+    try:
+        columns = next(rows, ["step"])
+        if "step" not in columns or len(set(columns)) < len(columns) or len(columns) > MAX_COLUMNS:
+            raise UntrustedFileError(f"{path} is damaged: its first line does not name the columns")
+        for row in rows:
+            record = dict(zip(columns, row, strict=False))
+            if len(row) != len(columns) or not STEP.fullmatch(record["step"]):
+                raise UntrustedFileError(f"{path} is damaged: line {rows.line_num} is not a record of a step")
+            yield record
+    except csv.Error as error:
+        raise UntrustedFileError(f"{path} is damaged: {error}") from error
 
 
 def truncate_metrics(path: Path, step: int) -> None:
     """Drop the records after `step`: the resumed run will write them again."""
-    records = [record for record in read_metrics(path) if int(record["step"]) <= step]
-    if records:
-        write_metrics(path, list(records[0]), records)
+    records = (record for record in read_metrics(path) if int(record["step"]) <= step)
+    if (first := next(records, None)) is not None:
+        write_metrics(path, list(first), itertools.chain([first], records))
     else:
         path.unlink(missing_ok=True)
 
@@ -38,10 +66,14 @@ def write_metrics(path: Path, columns: list[str], records: Iterable[Mapping[str,
     replace_text(path, text.getvalue())
 
 
+def read_samples(path: Path) -> str:
+    """The text of a samples file, empty when there is none. Raises UntrustedFileError."""
+    return read_text(path) if os.path.lexists(path) else ""
+
+
 def truncate_samples(path: Path, step: int) -> None:
     """Drop the samples after `step`: the resumed run will write them again."""
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
+    if text := read_samples(path):
         later = next((m.start() for m in SAMPLE_HEADING.finditer(text) if int(m[1]) > step), len(text))
         replace_text(path, text[:later])
 

@@ -5,9 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import yaml
-
 from minigpt.runs.directory import CONFIG
+from minigpt.runs.untrusted import read_yaml
 
 
 def job_id() -> str | None:
@@ -24,11 +23,13 @@ def requeued_run(runs_dir: Path, overrides: list[str]) -> Path | None:
 
 
 def began_with(run: Path, overrides: list[str]) -> bool:
-    """Whether a run was started with these options."""
-    try:
-        return yaml.safe_load((run / ".hydra/overrides.yaml").read_text(encoding="utf-8")) == overrides
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
+    """Whether a run was started with these options.
+
+    Raises:
+        UntrustedFileError: its record of them is damaged. To begin anew then would lose what the job has done.
+    """
+    path = run / ".hydra/overrides.yaml"
+    return os.path.lexists(path) and read_yaml(path) == overrides
 
 
 def requeue() -> str:

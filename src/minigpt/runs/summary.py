@@ -2,14 +2,26 @@
 
 import json
 import math
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from minigpt.runs.directory import replace_text
 from minigpt.runs.redaction import redact
+from minigpt.runs.untrusted import UntrustedFileError, check_types, read_json
 
 SUMMARY = "summary.json"
+NUMBER: tuple[type, ...] = (int, float, type(None))
+TEXT: tuple[type, ...] = (str, type(None))
+TYPES: dict[str, tuple[type, ...]] = {  # of what is read from a summary
+    **dict.fromkeys(("status", "error", "wandb_id", "best_checkpoint", "last_checkpoint"), TEXT),
+    **dict.fromkeys(("val_loss_best", "val_bpc_best", "reference_loss", "train_s", "tokens_per_s"), NUMBER),
+    **dict.fromkeys(("val_loss_best_step", "parameters"), (int, type(None))),
+    "steps": (int,),
+    "wall_clock_s": (int, float),
+    "overrides": (list,),
+}
 
 
 def write_summary(directory: Path, summary: dict[str, Any]) -> None:
@@ -19,11 +31,19 @@ def write_summary(directory: Path, summary: dict[str, Any]) -> None:
 
 
 def read_summary(directory: Path) -> dict[str, Any] | None:
-    """A run's summary, or None when it has none that can be read."""
-    try:
-        return json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """A run's summary, or None when it has none.
+
+    Raises:
+        UntrustedFileError: it has one that is damaged. Ignoring it would replace it when the run goes on.
+    """
+    path = directory / SUMMARY
+    if not os.path.lexists(path):
         return None
+    summary = read_json(path)
+    check_types(summary, TYPES, path)
+    if not all(isinstance(override, str) for override in summary.get("overrides", [])):
+        raise UntrustedFileError(f"{path} is damaged: overrides is not a list of options")
+    return summary
 
 
 def is_complete(summary: dict[str, Any], max_steps: int = 0) -> bool:

@@ -23,6 +23,7 @@ from minigpt.training.callbacks.samples import Samples
 from minigpt.training.loggers import WandB
 from minigpt.training.module import VAL_METRICS, LanguageModel
 from minigpt.training.processes import kill_other_ranks
+from minigpt.training.restore import check_restorable
 from minigpt.training.run_report import best_loss, log_run_end, log_run_start
 from minigpt.training.trainer import Trainer
 
@@ -41,6 +42,8 @@ def fit(trainer: Trainer, module: LanguageModel, data: TextDataModule, run: Run)
         ValueError: the run cannot begin, see `check_run`; nothing has been written then.
     """
     check_run(trainer, module, data)
+    if run.plan is not None:
+        check_restorable(run.plan, module, trainer)
     run.start(module.metadata["fingerprint"])
     stop, wandb = find(trainer, GracefulStop), find(trainer, WandB)
     assert stop is not None

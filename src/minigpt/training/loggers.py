@@ -49,7 +49,7 @@ class CSVLogger(Logger):
             return
         record = {"step": step, **metrics}
         if new := [name for name in record if name not in self.columns]:
-            records = read_metrics(self.path)  # none but for the first record of this process, or a new column
+            records = list(read_metrics(self.path))  # none but for the first record of this process, or a new column
             self.columns = list(dict.fromkeys((*(records[0] if records else ()), *self.columns, *new)))
             write_metrics(self.path, self.columns, records)
         with self.path.open("a", newline="", encoding="utf-8") as file:

@@ -44,7 +44,10 @@ class Checkpoints(Checkpoint):
         return {"best_loss": self.best_loss, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_loss, self.best_step = state_dict["best_loss"], state_dict["best_step"]
+        loss, step = state_dict["best_loss"], state_dict["best_step"]
+        if not isinstance(loss, float) or math.isnan(loss) or not isinstance(step, int | None):
+            raise ValueError("best_loss must be a number, and best_step a step or null")
+        self.best_loss, self.best_step = loss, step
 
     def check_space(self, checkpoint_bytes: int) -> None:
         """Raises ValueError when the disk has no room: for those that are kept, the best one, and one being written."""

@@ -1,6 +1,7 @@
 """Measure a run (losses, gradient norm, speed) and write every metric to every logger."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -45,7 +46,10 @@ class Metrics(Callback):
         return {"train_s": self.train_s, "val": dict(self.val)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.train_s, self.val = state_dict["train_s"], state_dict["val"]
+        train_s, val = state_dict["train_s"], dict(state_dict["val"])
+        if not all(isinstance(value, float) for value in (train_s, *val.values())) or not 0 <= train_s < math.inf:
+            raise ValueError("train_s must be seconds, and val numbers by their names")
+        self.train_s, self.val = train_s, val
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         peak = peak_flops(pl_module.device, trainer.precision)

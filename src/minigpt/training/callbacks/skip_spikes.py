@@ -41,8 +41,11 @@ class SkipSpikes(Callback):
         return {"norms": list(self.norms), "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.norms.extend(state_dict["norms"])
-        self.skipped = state_dict["skipped"]
+        norms, skipped = state_dict["norms"], state_dict["skipped"]
+        if not all(isinstance(norm, float) and math.isfinite(norm) for norm in norms) or not isinstance(skipped, int):
+            raise ValueError("norms must be finite numbers, and skipped a count")
+        self.norms = deque(norms, maxlen=self.norms.maxlen)
+        self.skipped = skipped
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
