@@ -133,7 +133,7 @@ def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel
         else:
             metadata = check_mapping(checkpoint.get("minigpt"), "minigpt") | {"step": checkpoint.get("global_step")}
             weights = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k[:6] == "model."}
-        check_metadata(metadata)
+        metadata = check_metadata(metadata)
         tokenizer = load_tokenizer(metadata["tokenizer"])
         constructor = build_model(metadata["model"], trusted)
         objective = build_model(metadata["objective"], trusted)()

@@ -33,9 +33,7 @@ def check_restorable(plan: ResumePlan, module: LanguageModel, trainer: Trainer) 
         check_weights(content["state_dict"], module.state_dict())
         optimizer = module.optimizer(parameter_groups(module.model))
         check_optimizer(content["optimizer_states"], optimizer, module)
-        schedule = LambdaLR(optimizer, lambda step: 1.0).state_dict()
-        schedule["lr_lambdas"] = [{} for _ in schedule["lr_lambdas"]]  # as of a method
-        check_like(content["lr_schedulers"], [schedule], "lr_schedulers")
+        check_schedule(content["lr_schedulers"], LambdaLR(optimizer, lambda step: 1.0), plan.step)
         check_callbacks(content["callbacks"], trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
     except Exception as error:  # a file that may hold anything makes torch and Lightning raise any kind of error
         raise ValueError(f"{plan.checkpoint} cannot be resumed: {first_line(error)}") from error
@@ -75,6 +73,19 @@ def check_optimizer(states: list[Any], optimizer: torch.optim.Optimizer, module:
             known.add(number)
     if saved["state"].keys() - known:
         raise ValueError("the optimizer's state has parameters that the model does not have")
+    optimizer.load_state_dict(saved)  # which adds the options that an older version of torch did not have
+    for number, (group, options) in enumerate(zip(optimizer.param_groups, own, strict=True)):
+        if missing := sorted(options.keys() - group.keys()):
+            raise ValueError(f"param_groups.{number} does not have {', '.join(missing)}")
+
+
+def check_schedule(states: list[Any], schedule: LambdaLR, step: int) -> None:
+    """Raises ValueError unless the saved states are those of one schedule after `step` steps."""
+    own = schedule.state_dict() | {"lr_lambdas": [{} for _ in schedule.lr_lambdas]}  # as of a method
+    check_like(states, [own], "lr_schedulers")
+    schedule.load_state_dict(copy.deepcopy(states[0]))
+    if schedule.last_epoch != step:
+        raise ValueError(f"its name says step {step}, and its schedule says {schedule.last_epoch}")
 
 
 def example_states(module: LanguageModel) -> Iterator[dict[str, tuple[Any, torch.Size]]]:
