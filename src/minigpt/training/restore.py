@@ -59,7 +59,9 @@ def check_optimizer(states: list[Any], optimizer: torch.optim.Optimizer, module:
     saved, groups = states[0], optimizer.param_groups
     own = [{key: value for key, value in group.items() if key != "params"} for group in groups]
     check_like(saved.get("param_groups"), own, "param_groups", others=True)
-    named = dict(module.named_parameters(remove_duplicate=False))  # a sharded state has names instead of numbers
+    named: dict[Any, Tensor] = dict(
+        module.named_parameters(remove_duplicate=False)
+    )  # a sharded state has names instead of numbers
     known: set[Any] = set()
     for group, theirs, example in zip(groups, saved["param_groups"], example_states(module), strict=True):
         ids = theirs.get("params")
@@ -68,7 +70,7 @@ def check_optimizer(states: list[Any], optimizer: torch.optim.Optimizer, module:
         for number, parameter in zip(ids, group["params"], strict=True):
             if not isinstance(number, int | str):
                 raise ValueError(f"the optimizer's state has {describe(number)} for a parameter")
-            shape = named.get(number, parameter).shape if isinstance(number, str) else parameter.shape
+            shape = named[number].shape if number in named else parameter.shape
             check_parameter_state(saved["state"].get(number, {}), example, shape, f"parameter {number}")
             known.add(number)
     if saved["state"].keys() - known:
@@ -95,11 +97,12 @@ def example_states(module: LanguageModel) -> Iterator[dict[str, tuple[Any, torch
     """
     groups = parameter_groups(module.model)
     for group in groups:
-        smallest = min(group["params"], key=Tensor.numel).detach().clone().requires_grad_()
+        # The state of a scalar would not tell what has a parameter's shape from what is one number for all.
+        smallest = min(group["params"], key=lambda p: (p.ndim == 0, p.numel())).detach().clone().requires_grad_()
         smallest.grad = torch.zeros_like(smallest)
         group["params"] = [smallest]
     optimizer = module.optimizer(groups)
-    optimizer.step()
+    optimizer.step(lambda: torch.zeros(()))  # some need a closure
     for group in optimizer.param_groups:
         parameter = group["params"][0]
         yield {name: (value, parameter.shape) for name, value in optimizer.state[parameter].items()}
@@ -121,7 +124,7 @@ def check_parameter_state(
             continue
         if not isinstance(value, Tensor) or value.is_floating_point() != wanted.is_floating_point():
             raise ValueError(f"the optimizer's {key} of {name} is {describe(value)}")
-        expected = shape if wanted.shape == example_shape and wanted.ndim else wanted.shape
+        expected = shape if wanted.shape == example_shape else wanted.shape
         if value.shape != expected:
             raise ValueError(f"the optimizer's {key} of {name} has the shape {list(value.shape)}, not {list(expected)}")
         check_finite(f"the optimizer's {key} of {name}", value)
