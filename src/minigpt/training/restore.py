@@ -102,7 +102,7 @@ def example_states(module: LanguageModel) -> Iterator[dict[str, tuple[Any, torch
         smallest.grad = torch.zeros_like(smallest)
         group["params"] = [smallest]
     optimizer = module.optimizer(groups)
-    optimizer.step(lambda: torch.zeros(()))  # some need a closure
+    optimizer.step(lambda: 0.0)  # some need a closure
     for group in optimizer.param_groups:
         parameter = group["params"][0]
         yield {name: (value, parameter.shape) for name, value in optimizer.state[parameter].items()}
