@@ -241,10 +241,10 @@ def test_auto_starts_goes_on_and_falls_back(cli, tmp_path):
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_update(cli, tmp_path):
-    options = [*TINY, "optimizer=sgd", "optimizer.lr=1e30", "callbacks.checkpoints.every_n_steps=1"]
+    options = [*TINY, "optimizer=sgd", "optimizer.lr=1e19", "callbacks.checkpoints.every_n_steps=1"]
     done = cli("train.py", *options, f"paths.run_dir={tmp_path / 'run'}")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert "gradient norm is" in done.stderr and "learning rate of 1e+30" in done.stderr
+    assert "gradient norm is" in done.stderr and "learning rate of 1e+19" in done.stderr
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
 
 

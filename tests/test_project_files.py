@@ -255,7 +255,7 @@ def test_annotations_of_the_examples_are_checked(example_directory, monkeypatch)
     choice = "src/train.py --config-dir my_conf model/attention=normed_values"
     with pytest.raises(ValueError, match=r"model\.attention\.scale=0 must be more than 0"):
         composed(f"{choice} model.attention.scale=0")
-    with pytest.raises(ValueError, match=r"did you mean 'scale'"):
+    with pytest.raises(ValueError, match=r"did you mean '\+?model\.attention\.scale'"):
         composed(f"{choice} +model.attention.scal=1")
 
 
@@ -281,5 +281,5 @@ def test_the_example_of_a_tokenizer_trains(cli, tmp_path):
     write_examples(tmp_path)
     done = cli("train.py", "--config-dir", "my_conf", "debug=fast", "data/tokenizer=pair", "trainer.max_steps=1")
     assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = (tmp_path / "logs/runs").iterdir()
+    (run,) = (tmp_path / "logs/debug").iterdir()
     assert "PairTokenizer" in (run / "config.yaml").read_text()

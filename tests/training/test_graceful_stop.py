@@ -14,7 +14,8 @@ def trainer():
     """A Trainer after its fourth step of ten."""
     return SimpleNamespace(
         **{"global_step": 4, "max_steps": 10, "world_size": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 5},
-        should_stop=False, limit_val_batches=1.0, strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
+        is_global_zero=True, should_stop=False, limit_val_batches=1.0,
+        strategy=SimpleNamespace(reduce=lambda value, reduce_op: value),
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ class Text:
     val_fraction: ValFraction
     val_batch_size: PositiveInt
     block_size: PositiveInt
+    example_prompt: str = ""
 
 
 def check_metadata(metadata: Any) -> dict[str, Any]:

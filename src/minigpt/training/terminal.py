@@ -66,7 +66,8 @@ def show_end(status: str, result: Sequence[str], commands: Sequence[tuple[str, s
     lines += [line for name, command in commands for line in fold_command(name, command, width)]
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
-    console.rule(style="green" if status == "completed" else "yellow")
+    line = "-" if console.options.ascii_only else "─"  # a rule without a title does not see to that itself
+    console.rule(characters=line, style="green" if status == "completed" else "yellow")
 
 
 def fold_command(name: str, command: str, width: int) -> list[str]:
