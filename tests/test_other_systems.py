@@ -52,7 +52,8 @@ def test_text_files_name_their_encoding():
         f"{file.relative_to(ROOT)}: {ast.unparse(node)}"
         for file in sorted((ROOT / "src").rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and re.search(r"\b(read_text|write_text|open|fdopen)$", ast.unparse(node.func))
+        if isinstance(node, ast.Call)
+        and re.search(r"(\.read_text|\.write_text|\bopen|\bfdopen)$", ast.unparse(node.func))
     ]
     assert len(calls) > 10
     binary = r"os\.open\(|urlopen\(|safe_open\(|Image\.open\(|'[rwa]\+?b\+?'|'\w\+b'"
