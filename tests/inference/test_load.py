@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from tests.inference.checkpoints import save_checkpoint
 
-from minigpt.config import signature
+from minigpt.config.signature import find_source, imported_names, parse_module, read_signature
 from minigpt.data.tokenizer import BPETokenizer, CharTokenizer
 from minigpt.inference.load import build_model, find_model, load_average, load_model
 from minigpt.model.gpt import Bigram
@@ -31,9 +31,8 @@ def foreign_class(tmp_path, monkeypatch):
     source = "from minigpt.model.gpt import Bigram\nclass MyBigram(Bigram):\n    pass\n"
     (tmp_path / "my_models.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    for function in vars(signature).values():  # a module of this name has another source in each test
-        if hasattr(function, "cache_clear"):
-            function.cache_clear()
+    for cached in (find_source, parse_module, imported_names, read_signature):  # of the module of another test
+        cached.cache_clear()
     yield "my_models.MyBigram"
     sys.modules.pop("my_models", None)
 

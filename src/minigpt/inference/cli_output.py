@@ -25,8 +25,6 @@ from minigpt.model.encoder_decoder import EncoderDecoder
 from minigpt.model.size import check_memory, generation_bytes
 from minigpt.runs.commands import generate_command
 
-MAX_TOKENS_PER_BATCH = 1 << 16  # four times as many as training validates at once by default
-
 
 def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
     """Score a model on its validation split or on another text, print the result as JSON, and return the loss.
@@ -94,7 +92,7 @@ def text_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[
     tokens, characters = encode_text(loaded.tokenizer, path, start)
     if len(tokens) < 2:
         raise ValueError(f"{path} is too short to be scored")
-    return ValLoader(tokens, block_size=loaded.text["block_size"], batch_size=batch_size(loaded)), characters
+    return ValLoader(tokens, block_size=loaded.text["block_size"], batch_size=loaded.val_batch_size), characters
 
 
 def line_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[PairValLoader, int]:
@@ -109,12 +107,7 @@ def line_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[
     if not lines:
         raise ValueError(f"{path} has no line to be denoised")
     pairs = tokenizer.encode_pairs(lines, block_size)
-    return PairValLoader(pairs, tokenizer, batch_size=batch_size(loaded)), sum(map(len, lines))
-
-
-def batch_size(loaded: LoadedModel) -> int:
-    """Return the size of the validation batches during training, if they may fit in this machine's memory too."""
-    return min(loaded.text["val_batch_size"], max(1, MAX_TOKENS_PER_BATCH // loaded.text["block_size"]))
+    return PairValLoader(pairs, tokenizer, batch_size=loaded.val_batch_size), sum(map(len, lines))
 
 
 def decode_lines(loaded: LoadedModel, path: Path, val_fraction: float, config: dict[str, Any]) -> dict[str, Any]:

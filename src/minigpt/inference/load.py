@@ -26,6 +26,8 @@ from minigpt.runs.checkpoint_io import load_checkpoint
 from minigpt.runs.directory import find_checkpoint, step_checkpoints
 from minigpt.runs.untrusted import check_mapping, check_regular, first_line
 
+MAX_TOKENS_PER_BATCH = 1 << 16  # four times as many as training validates at once by default
+
 
 def classes_of(package: ModuleType) -> dict[str, type]:
     """Return the classes that the modules of a package define, by their dotted names."""
@@ -70,6 +72,11 @@ class LoadedModel:
     def text(self) -> dict[str, Any]:
         """The text that it was trained on: path, SHA-256, split and sizes of the batches."""
         return self.metadata["text"]
+
+    @property
+    def val_batch_size(self) -> int:
+        """Sequences of a validation batch during training, or fewer, so that any file's batches fit in memory."""
+        return min(self.text["val_batch_size"], max(1, MAX_TOKENS_PER_BATCH // self.text["block_size"]))
 
 
 def find_model(
