@@ -223,4 +223,4 @@ def states(good: Path, count: int) -> list[State]:
         st.builds(State, st.just("evaluate exported"), in_exported, value): 0.05,
         st.builds(State, st.one_of(training, opening), in_content, tensor): 0.15,
     }
-    return [state for strategy, share in shares.items() for state in draw(strategy, round(count * share))]
+    return [state for strategy, share in shares.items() for state in draw(strategy, max(1, round(count * share)))]
