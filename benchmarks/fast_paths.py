@@ -100,7 +100,8 @@ def measure(name: str, run: Callable[[str], float], limits: dict[str, str], repe
             for key, precision, beside in plan:
                 with busy(beside):
                     found[key].append(1000 * run(precision))
-    row: dict[str, Any] = {"task": name, "instructions": "AVX2" if limits else "all of the processor"}
+    row: dict[str, Any] = {"task": name, "instructions": "AVX2 at most" if limits else "all of the processor"}
+    row["capability"] = torch.backends.cpu.get_cpu_capability()
     row |= {key: statistics.median(values) for key, values in found.items()} | {"runs": found}
     row |= {"times_float32": row["float32_ms"] / row["auto_ms"], "times_quiet": row["busy_ms"] / row["auto_ms"]}
     print({k: v for k, v in row.items() if k != "runs"}, flush=True)
@@ -123,9 +124,10 @@ def main() -> None:
             "evaluation": partial(in_child, "evaluation"),
             "generation": partial(in_child, "generation"),
         }
+        sets = [{}] if torch.backends.cpu.get_cpu_capability() == "AVX2" else [{}, AVX2]
         rows = [
             measure(task, run, limits, arguments.repeats)
-            for limits, (task, run) in itertools.product(({}, AVX2), tasks.items())
+            for limits, (task, run) in itertools.product(sets, tasks.items())
         ]
     write_results("fast_paths", {"rows": rows})
 
