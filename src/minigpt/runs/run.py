@@ -47,14 +47,18 @@ class Run:
     previous_summary: dict[str, Any] = field(default_factory=dict)
     made: list[Path] = field(default_factory=list)
 
+    def refuse_changes(self, fingerprint: dict[str, Any]) -> None:
+        """Raises ValueError if the run that is resumed was another one, unless the command line wants that."""
+        if self.plan is not None and not self.config["ignore_fingerprint"]:
+            self.plan.refuse_changes(fingerprint)
+
     def start(self, fingerprint: dict[str, Any]) -> None:
         """Begin to write, and put a resumed run's directory back to its checkpoint.
 
         Raises:
             ValueError: the run that is resumed was another one, see `ResumePlan.refuse_changes`.
         """
-        if self.plan is not None and not self.config["ignore_fingerprint"]:
-            self.plan.refuse_changes(fingerprint)
+        self.refuse_changes(fingerprint)
         self.made.clear()
         if self.directory is None:
             return

@@ -42,6 +42,7 @@ def fit(trainer: Trainer, module: LanguageModel, data: TextDataModule, run: Run)
         ValueError: the run cannot begin, see `check_run`; nothing has been written then.
     """
     check_run(trainer, module, data)
+    run.refuse_changes(module.metadata["fingerprint"])  # which names the option, where the next would name a weight
     if run.plan is not None:
         check_restorable(run.plan, module, trainer)
     run.start(module.metadata["fingerprint"])
