@@ -1,7 +1,7 @@
 """Modules that are imported only when something uses them, so that a command starts sooner.
 
 Lightning imports the compiler of torch, torch's optimizers call it, and torchmetrics imports transformers where it is
-installed. Most runs use neither, and both together take as long to import as torch itself (docs/notebook.md).
+installed. Most runs use neither, and both together take longer to import than torch itself (docs/notebook.md).
 
 `importlib.util.LazyLoader` cannot help: it imports a module at `from module import name`. Here such a name is a
 stand-in class until the module is imported.
