@@ -115,6 +115,7 @@ def main() -> None:
     mutants, explained, rows, begin = choose(arguments), explanations(), [], time.monotonic()
     preload()
     base = Path(tempfile.mkdtemp(prefix="mutants-"))
+    base.chmod(0o755)  # some fault tests run the source as a user without privileges
     copy_tree(base / "tree")
     diffs = {mutant.id: mutant.diff() for mutant in mutants}  # now: the checkout may change
     for number, (mutant, outcome) in enumerate(trials(mutants, base, arguments), start=1):
