@@ -77,7 +77,8 @@ def stages(root: Path, file: str) -> Iterator[list[str]]:
     commands.
     """
     module = "minigpt." + file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-    package = file.split("/")[0]
+    package, (parent, _, name) = file.split("/")[0], module.rpartition(".")
+    imported = rf"{re.escape(module)}\b|from {re.escape(parent)} import .*\b{re.escape(name)}\b"
     groups: dict[int, list[str]] = {0: [], 1: [], 2: [], 3: []}
     for path in sorted((root / "tests").rglob("test_*.py")):
         if path.stem == "test_mutants":  # it looks for the text of the bugs
@@ -88,9 +89,10 @@ def stages(root: Path, file: str) -> Iterator[list[str]]:
         elif folder != package:
             number = 2
         else:
-            number = 0 if re.search(rf"{re.escape(module)}\b", path.read_text()) else 1
+            near = re.search(imported, path.read_text()) or path.stem == f"test_{name}"
+            number = 0 if near else 1
         groups[number].append(str(path.relative_to(root)))
-    mirror = f"tests/{package}/test_{module.rpartition('.')[2]}.py"
+    mirror = f"tests/{package}/test_{name}.py"
     groups[0].sort(key=lambda name: name != mirror)
     yield from groups.values()
 

@@ -44,6 +44,7 @@ def test_the_example_prompt_is_the_first_line_of_the_text(tmp_path):
     options = {"drop_chars": " ", "lowercase": True, "block_size": 40, "batch_size": 4, "seed": 1}
     data = DenoisingDataModule(path="text.txt", data_dir=str(tmp_path), **options)
     assert data.example_prompt == "firstcitizen:"
+    assert make(tmp_path, text="Short\n" * 20).example_prompt == "Short"
 
 
 def test_the_dev_split_is_the_end_of_the_training_split(tmp_path):

@@ -76,6 +76,15 @@ def test_text_is_generated_in_the_precision_that_was_typed(loaded, monkeypatch, 
     assert used == [dtype]
 
 
+def test_a_loss_that_is_not_a_number_is_no_result(loaded, tmp_path, capsys):
+    loaded.model.head.weight.data[0, 0] = math.nan
+    (tmp_path / "other.txt").write_text("abcde" * 5)
+    config = {"eval_text": str(tmp_path / "other.txt"), "precision": None, "paths": {"data_dir": str(tmp_path)}}
+    with pytest.raises(ValueError, match=r"the loss of .*step_7.ckpt .* is not a number"):
+        evaluate_run(loaded, config)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_text_is_scored_exactly(loaded, tmp_path, capsys):
     """In blocks of 8 tokens, the last one shorter; a token is a character here."""
     text = "abcde\nedcba\nabc" * 5

@@ -102,6 +102,22 @@ def test_a_trusted_class_that_does_not_exist_is_one_line(foreign_class, name):
     assert "\n" not in str(failure.value)
 
 
+def test_checkpoints_with_other_characters_are_not_averaged(tmp_path):
+    paths = [tmp_path / f"step_{step}.ckpt" for step in (7, 8)]
+    for path, characters in zip(paths, ("abc", "abd"), strict=True):
+        save_checkpoint(path, CharTokenizer(characters))
+    with pytest.raises(ValueError, match=r"step_7\.ckpt has another model than"):
+        load_average(tmp_path, 2)
+
+
+def test_the_batches_that_a_file_asks_for_fit_in_memory(tmp_path):
+    loaded = load_model(save_checkpoint(tmp_path / "step_7.ckpt", CharTokenizer("abc")))
+    assert loaded.val_batch_size == 4
+    for block_size, expected in ((1000, 65), (10**6, 1)):
+        loaded.text.update(val_batch_size=10**9, block_size=block_size)
+        assert loaded.val_batch_size == expected
+
+
 @pytest.mark.parametrize("tokenizer", [CharTokenizer("abc"), BPETokenizer(vocab_size=257, merges=["a b"])])
 def test_the_newest_checkpoints_are_averaged(tmp_path, tokenizer):
     checkpoint = save_checkpoint(tmp_path / "step_7.ckpt", tokenizer)

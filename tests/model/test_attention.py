@@ -196,7 +196,12 @@ def test_sinusoids_are_those_of_the_paper():
 
 @pytest.mark.parametrize(
     ("heads", "slopes"),
-    [(1, [2**-8]), (4, [2**-2, 2**-4, 2**-6, 2**-8]), (6, [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])],
+    [
+        (1, [2**-8]),
+        (4, [2**-2, 2**-4, 2**-6, 2**-8]),
+        (6, [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]),
+        (8, [2**-i for i in range(1, 9)]),
+    ],
 )
 def test_alibi_subtracts_slope_times_distance(heads, slopes):
     scheme = AlibiPositions(block_size=T, dim=heads * 8, head_dim=8)
@@ -245,6 +250,19 @@ def test_a_cache_changes_nothing_in_a_gpt(attention, positions):
     cache = model.make_cache()
     pieces = [model(tokens[:, a:b], cache) for a, b in ((0, 4), (4, 5), (5, T))]
     torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [Block, ConvolutionBlock])
+def test_sequences_of_a_gpt_s_cache_can_be_reordered(block):
+    model = make_gpt(block=block)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    tokens, order = torch.randint(11, (3, T)), torch.tensor([2, 0, 0])
+    cache = model.make_cache()
+    model(tokens[:, :5], cache)
+    cache.reorder(order)
+    expected = model(torch.cat((tokens[order, :5], tokens[:, 5:]), dim=1))[:, 5:]
+    torch.testing.assert_close(model(tokens[:, 5:], cache), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("block", [Block, PostNormBlock, ConvolutionBlock])

@@ -25,6 +25,14 @@ def test_short_n_grams_do_not_collide():
     assert all(slots.min() >= 0 and slots.max() < size for slots, size in zip(found, (36, 216, 50), strict=True))
 
 
+def test_an_n_gram_has_the_same_slot_in_every_version():
+    """The tables of a checkpoint are of use with these slots alone."""
+    tokens, base = [4, 2, 1, 3], 6
+    ngram = sum((token + 1) * base**back for back, token in enumerate(reversed(tokens)))
+    slots = embedding().find_slots(torch.tensor([tokens]), None)
+    assert slots[2][0, -1] == ngram * 2654435761 % (2**31 - 1) % 50
+
+
 def test_a_vector_depends_on_the_last_four_tokens():
     module, tokens = embedding(), torch.tensor([[0, 1, 2, 3, 4, 0, 1]])
     base = module(tokens)

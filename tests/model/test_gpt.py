@@ -102,6 +102,8 @@ def test_norms_compute_their_formulas():
     norm = RMSNorm(dim=8, elementwise_affine=True)
     norm.weight.data.normal_()
     torch.testing.assert_close(norm(x), unit * norm.weight)
+    small = torch.full((8,), 1e-3)  # its mean square is the default eps
+    torch.testing.assert_close(RMSNorm(dim=8)(small), torch.full((8,), 0.5**0.5))
 
 
 @pytest.mark.parametrize("function", [rms_norm, SquaredReLU.apply])

@@ -15,7 +15,7 @@ from minigpt.model.moe import MixtureOfExperts
 from minigpt.model.ngram import Ngram
 from minigpt.model.objectives import NextToken
 from minigpt.model.rnn import RNN
-from minigpt.model.size import build_within_memory, check_memory, generation_bytes, training_bytes
+from minigpt.model.size import build_on_meta, build_within_memory, check_memory, generation_bytes, training_bytes
 
 
 def test_a_model_that_fits_is_built_as_usual():
@@ -96,6 +96,22 @@ def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch):
     check_memory(2 * 10**9, "it", "a.b")
     with pytest.raises(ValueError, match=r"it needs about 3.5 GB of memory and 2 GB are available: lower a\.b"):
         check_memory(35 * 10**8, "it", "a.b")
+
+
+def make_module(sizes, vocab_size):
+    """A module with one parameter of each size."""
+    module = torch.nn.Module()
+    for number, size in enumerate(sizes):
+        module.register_parameter(str(number), torch.nn.Parameter(torch.zeros(size)))
+    return module
+
+
+@pytest.mark.parametrize("sizes", [[1, 1, 1, 1, 1], [3, 3, 3]])
+def test_a_model_far_larger_than_its_weights_is_not_built_to_its_end(sizes):
+    limits = {"vocab_size": 0, "max_elements": 2, "max_tensors": 1}
+    assert len(list(build_on_meta(partial(make_module, [2] * 4), **limits).parameters())) == 4
+    with pytest.raises(ValueError, match="more than 2 weights in 1 tensors"):
+        build_on_meta(partial(make_module, sizes), **limits)
 
 
 def test_tensors_beyond_64_bits_are_no_traceback():

@@ -388,14 +388,21 @@ def test_differences_are_named_by_their_options(old, new, found):
     ("summary", "max_steps", "complete"),
     [
         ({}, 0, False),
-        ({"status": "completed"}, 0, True),
+        ({"status": "completed"}, None, True),  # how many steps it should have had does not matter
         ({"status": "completed", "steps": 10}, 10, True),
         ({"status": "completed", "steps": 10}, 11, False),
         ({"status": "interrupted", "steps": 10}, 10, False),
     ],
 )
 def test_a_run_is_complete_that_ended_by_itself_with_all_its_steps(summary, max_steps, complete):
-    assert is_complete(summary, max_steps) is complete
+    assert is_complete(summary, *([] if max_steps is None else [max_steps])) is complete
+
+
+def test_a_directory_with_something_else_in_a_file_s_place_takes_no_run(tmp_path):
+    (tmp_path / "run/summary.json").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"summary\.json is not a regular file"):
+        open_run(settings(tmp_path, run_dir=str(tmp_path / "run")), [], "")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["summary.json"]
 
 
 def test_a_directory_that_was_there_stays(tmp_path):
