@@ -21,6 +21,8 @@ raise RuntimeError("imported")
 Positive = Annotated[int, Ge(1)]
 Mode = Literal["min", "max"]
 Alias = Union[str, Positive]
+Share: object = Annotated[float, Le(1.0)]
+def build(a: int, share: Share): ...
 class A:
     def __init__(self, a: int, *, b: Positive = 1): ...
 class B(A):
@@ -103,6 +105,7 @@ def test_what_a_parent_passes_is_read_too(fragile):
     assert passed_arguments("fragile.Kid", "child") == {"dim": "width", "half": "width // 2"}
     assert passed_arguments("fragile.Kid", "late") == {"step": "1"}
     assert passed_arguments("fragile.Kid", "other") == {} == passed_arguments("nowhere.X", "child")
+    assert passed_arguments("fragile.build", "a") == {}
 
 
 def test_every_option_is_held_against_the_signature(fragile):
@@ -115,6 +118,8 @@ def test_every_option_is_held_against_the_signature(fragile):
         with pytest.raises(ConfigError, match=says):
             check_options("m.", options, "fragile.A", {})
     check_options("m.", {"b": 1}, "fragile.A", {"a": "the parent"})
+    with pytest.raises(ConfigError, match=r"m\.share=2\.0 must be at most 1$"):
+        check_options("m.", {"a": 1, "share": 2.0}, "fragile.build", {})
     with pytest.raises(ConfigError, match=r"m\.a is given by the parent"):
         check_component("m", {"_target_": "fragile.A", "a": 1}, {"a": "the parent"})
 
