@@ -76,6 +76,16 @@ def test_text_is_generated_in_the_precision_that_was_typed(loaded, monkeypatch, 
     assert used == [dtype]
 
 
+def test_a_perplexity_beyond_a_float_is_null(loaded, tmp_path, capsys):
+    for weight in loaded.model.parameters():
+        weight.data.mul_(1000.0)
+    (tmp_path / "other.txt").write_text("abcde" * 5)
+    config = {"eval_text": str(tmp_path / "other.txt"), "precision": None, "paths": {"data_dir": str(tmp_path)}}
+    assert evaluate_run(loaded, config) > 100
+    report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert report["val_perplexity"] is None and report["val_loss"] > 100
+
+
 def test_a_loss_that_is_not_a_number_is_no_result(loaded, tmp_path, capsys):
     loaded.model.head.weight.data[0, 0] = math.nan
     (tmp_path / "other.txt").write_text("abcde" * 5)

@@ -44,6 +44,7 @@ def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
     if not math.isfinite(result.loss):
         raise ValueError(f"the loss of {loaded.path} in precision={precision} is not a number: try precision=32-true")
     tokens_per_character = 1.0 if denoises else len(batches.tokens) / characters
+    perplexity = float(torch.tensor(result.loss).exp())
     report = {
         "checkpoint": str(loaded.path),
         "step": loaded.step,
@@ -52,7 +53,7 @@ def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> float:
         "characters": characters,
         "val_loss": result.loss,
         "val_bpc": bits_per_character(result.loss, tokens_per_character),
-        "val_perplexity": float(torch.tensor(result.loss).exp()),
+        "val_perplexity": perplexity if math.isfinite(perplexity) else None,  # JSON has no infinity
         "val_accuracy": result.accuracy,
         "precision": precision,
     }
