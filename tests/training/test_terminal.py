@@ -119,5 +119,6 @@ def test_the_notice_says_how_to_end_at_once(screen):
     graceful_stop.say_that_it_stops(signal.SIGINT)
     graceful_stop.say_that_it_stops(signal.SIGTERM)
     first, second = screen.file.getvalue().splitlines()
-    assert first == "SIGINT: finishing this step and saving; Ctrl-C again ends at once, without saving"
+    assert first == "SIGINT: finishing this step and saving; Ctrl-C again ends without saving"
+    assert len(first) <= 80
     assert second == "SIGTERM: finishing this step and saving"

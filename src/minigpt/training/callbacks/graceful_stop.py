@@ -93,5 +93,5 @@ def stop_signals() -> list[int]:
 
 def say_that_it_stops(number: int) -> None:
     """One line, above the progress bar if there is one."""
-    again = "; Ctrl-C again ends at once, without saving" if number == signal.SIGINT else ""
+    again = "; Ctrl-C again ends without saving" if number == signal.SIGINT else ""
     console.print(f"{signal.Signals(number).name}: finishing this step and saving{again}", soft_wrap=True)
