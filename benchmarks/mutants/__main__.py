@@ -57,14 +57,30 @@ def measure_baseline(base: Path, packages: set[str]) -> dict[str, float]:
 
 
 def trials(mutants: list[Mutant], base: Path, arguments: argparse.Namespace) -> Iterator[tuple[Mutant, Outcome]]:
-    """Try all mutants, some at a time, in the order in which they are done."""
-    seconds = measure_baseline(base, {m.package for m in mutants} if arguments.near else set())
-    # One that is explained counts as a survivor anyway; the nearest tests show if the explanation is wrong.
-    near = {m.id for m in mutants} if arguments.near else set(explanations())
+    """Try all mutants with the tests nearest to them, then those that survive, and are not explained, with all others.
+
+    Those that start commands take long: they run, also without any bug, only if there is such a mutant.
+    """
+    seconds = measure_baseline(base, {m.package for m in mutants})
+    explained, survivors = explanations(), []
     with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("fork")) as pool:
-        futures = {pool.submit(try_mutant, m, base / "tree", seconds, near=m.id in near): m for m in mutants}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        for mutant, outcome in try_all(pool, mutants, base, seconds, near=True):
+            if outcome.status == "survived" and mutant.id not in explained and not arguments.near:
+                survivors.append(mutant)
+            else:
+                yield mutant, outcome
+        if survivors:
+            seconds = measure_baseline(base, set())
+            yield from try_all(pool, survivors, base, seconds, near=False)
+
+
+def try_all(
+    pool: ProcessPoolExecutor, mutants: list[Mutant], base: Path, seconds: dict[str, float], *, near: bool
+) -> Iterator[tuple[Mutant, Outcome]]:
+    """Try mutants, some at a time, in the order in which they are done; the arguments are those of `try_mutant`."""
+    futures = {pool.submit(try_mutant, m, base / "tree", seconds, near=near): m for m in mutants}
+    for future in as_completed(futures):
+        yield futures[future], future.result()
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ def try_mutant(mutant: Mutant, template: Path, seconds: dict[str, float], *, nea
         mutant: the bug.
         template: a copy of the tree that has passed all tests.
         seconds: how long each test file took there; five times as long is too long.
-        near: run only the nearest of the `stages`.
+        near: run only the nearest of the `stages`; else the others, which it has survived.
     """
     begin, folder = time.monotonic(), template.parent / f"mutant-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +112,8 @@ def try_mutant(mutant: Mutant, template: Path, seconds: dict[str, float], *, nea
     (folder / "tree/src/minigpt" / mutant.file).write_text(mutant.source)
     outcome = Outcome("survived")
     groups = list(stages(folder / "tree", mutant.file))
-    for files in [next(group for group in groups if group)] if near else groups:
+    first = next(number for number, group in enumerate(groups) if group)
+    for files in groups[first : first + 1] if near else groups[first + 1 :]:
         limit = 60 + 5 * sum(seconds.get(file, 10.0) for file in files)
         outcome = run_tests(folder, files, limit)[0]
         if outcome.status == "killed" and files == groups[-1]:  # some have time limits: a failure must repeat
