@@ -22,7 +22,7 @@ ANSWERS := timeout 5 $(PYTHON) -c "import urllib.request; urllib.request.urlopen
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-install: $(STAMP) ## make .venv and install what training needs, in the pinned versions, unless that is done
+install: $(STAMP) ## make .venv and install what training needs, as pinned
 
 setup: $(DEV_STAMP) ## the same, and what tests and checks need
 
@@ -45,46 +45,46 @@ $(DEV_STAMP): $(STAMP)
 	@$(INSTALL) -c constraints.txt -e '.[test,tensorboard]'
 	@touch $@
 
-train: $(STAMP) ## train on Tiny Shakespeare; options: make train ARGS="model=small"
+train: $(STAMP) ## train on Tiny Shakespeare: make train ARGS="model=small"
 	@$(BIN)/python src/train.py $(if $(or $(findstring data=,$(ARGS)),$(findstring data.path=,$(ARGS)),$(findstring resume=,$(ARGS)),$(findstring debug=,$(ARGS))),,$$($(BIN)/python -m minigpt.synthetic_fallback)) $(ARGS)
 
 test: $(DEV_STAMP) ## run the tests (under five minutes on two cores)
 	@$(BIN)/python -m pytest
 
-check: $(DEV_STAMP) ## check style and types; and that nothing is used that Windows lacks
+check: $(DEV_STAMP) ## check style and types, also as on Windows
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/basedpyright && $(BIN)/basedpyright --pythonplatform Windows
 
 format: $(DEV_STAMP) ## fix style
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(STAMP) ## how fast it is, beside a plain loop and nanoGPT: make bench NANOGPT_DIR=../nanoGPT
+bench: $(STAMP) ## speed, beside nanoGPT: make bench NANOGPT_DIR=../nanoGPT
 	@$(BIN)/python -m benchmarks.speed --nanogpt "$(NANOGPT_DIR)"
 
-bench-paths: $(STAMP) ## what is chosen for this machine, against plain float32 and beside two busy processes
+bench-paths: $(STAMP) ## speed of what is chosen for this machine, and when busy
 	@$(BIN)/python -m benchmarks.fast_paths $(ARGS)
 
-bench-gpu: $(STAMP) ## the same on a CUDA GPU: make bench-gpu NANOGPT_DIR=../nanoGPT ARGS="--only medium"
+bench-gpu: $(STAMP) ## speed on a CUDA GPU, beside nanoGPT with NANOGPT_DIR=...
 	@$(BIN)/python -m benchmarks.gpu --nanogpt "$(NANOGPT_DIR)" $(ARGS)
 
-curve: $(STAMP) ## time to nanoGPT's loss, and docs/curve.png from it: make curve NANOGPT_DIR=../nanoGPT (10 minutes)
+curve: $(STAMP) ## time to nanoGPT's loss, and docs/curve.png (10 minutes)
 	@$(INSTALL) -c constraints.txt -e '.[docs]'
 	@$(BIN)/python -m benchmarks.time_to_loss --nanogpt "$(NANOGPT_DIR)" $(ARGS)
 	@$(BIN)/python docs/plot_curve.py
 
-classics: $(STAMP) ## train every row of the tables of docs/classics.md, and draw its curves (half an hour)
+classics: $(STAMP) ## train and draw what docs/classics.md has (30 minutes)
 	@$(INSTALL) -c constraints.txt -e '.[docs]'
 	@$(BIN)/python -m benchmarks.classics $(ARGS)
 
-faults: $(DEV_STAMP) ## cause faults on purpose: kill -9, full disks, malicious files (10 minutes)
+faults: $(DEV_STAMP) ## cause faults: kill -9, full disks, ... (10 minutes)
 	@$(BIN)/python -m benchmarks.faults
 
-mutants: $(DEV_STAMP) ## make small deliberate bugs, and count those that the tests notice: make mutants ARGS="--near"
+mutants: $(DEV_STAMP) ## count the small bugs that the tests notice (15 minutes)
 	@$(BIN)/python -m benchmarks.mutants $(ARGS)
 
-audit: $(TOOLS)/.installed ## check the pinned versions against the advisory database (needs a network)
+audit: $(TOOLS)/.installed ## check the pinned versions for known vulnerabilities
 	@$(TOOLS)/bin/pip-audit --progress-spinner off --disable-pip --no-deps -r constraints.txt
 
-sbom: $(DEV_STAMP) $(TOOLS)/.installed ## write the software bill of materials: build/sbom.json (CycloneDX)
+sbom: $(DEV_STAMP) $(TOOLS)/.installed ## the software bill of materials: build/sbom.json
 	@mkdir -p build
 	@$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml -o build/sbom.json
 	@echo written to build/sbom.json
