@@ -355,11 +355,12 @@ def test_a_sweep_runs_each_job_once_and_ranks_them(cli, tmp_path):
     assert {row["overrides"] for row in rows} == {f"optimizer={o} seed={s}" for o in ("adamw", "muon") for s in (1, 2)}
     losses = [row["val_loss_best"] for row in rows]
     assert losses == sorted(losses) and len(set(losses)) == 4
-    assert {p.name for p in sweep.iterdir()} == {"0", "1", "2", "3", "multirun.yaml", "ranking.csv", "ranking.json"}
+    files = {f"{name}.{kind}" for name in ("ranking", "configurations") for kind in ("csv", "json")}
+    assert {p.name for p in sweep.iterdir()} == {"0", "1", "2", "3", "multirun.yaml", *files}
     assert len(list((tmp_path / "logs/wandb/wandb").glob("offline-run-*"))) == 4
     with (sweep / "ranking.csv").open() as file:
         assert [row["job"] for row in csv.DictReader(file)] == [str(row["job"]) for row in rows]
-    assert "4 runs, the best first" in done.stdout
+    assert "2 configurations of 4 runs, the best first" in done.stdout and "paired over 2 seeds" in done.stdout
     ids = {json.loads((sweep / str(i) / "summary.json").read_text())["wandb_id"] for i in range(4)}
     assert len(ids) == 4
 

@@ -71,8 +71,11 @@ class ProcessLauncher(Launcher):
         summary = read_job(directory, missing=f"ended with exit code {done.returncode}")
         if done.returncode:
             summary["status"] = "interrupted" if done.returncode > 128 else "failed"  # 128 + signal
-        directory.mkdir(parents=True, exist_ok=True)
-        write_summary(directory, {**summary, "overrides": own})
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_summary(directory, {**summary, "overrides": own})
+        except OSError as error:  # the ranking of the other jobs must not be lost for it
+            print(f"[job {index}] its summary cannot be written: {error}", file=sys.stderr, flush=True)
         return JobReturn(
             overrides=list(overrides),
             status=JobStatus.COMPLETED,  # a failed job must not end the sweep; the ranking shows it

@@ -15,7 +15,8 @@ from rich.table import Table
 from minigpt.cli import refuse
 from minigpt.config.errors import ConfigError
 from minigpt.runs.commands import generate_command
-from minigpt.runs.ranking import COLUMNS, rank_jobs, write_ranking
+from minigpt.runs.ranking import COLUMNS, has_several_seeds, rank_jobs, write_ranking
+from minigpt.runs.seeds import FIGURES, compare_best_two, describe_comparison, summarize_configurations
 from minigpt.runs.summary import read_summary
 
 
@@ -42,23 +43,72 @@ class SweepRanking(Callback):
 def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) -> None:
     """The ranking on the terminal, and how to go on from the best job."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    table = Table(title=f"{len(rows)} runs, the best first")
-    columns = [c for c in COLUMNS if c != "reference_loss" or any(row[c] is not None for row in rows)]
-    for column in columns:
-        table.add_column(column.replace("val_loss_best_step", "at step").replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(show(row[column]) for column in columns), style=None if row["status"] == "completed" else "red")
-    console.print(table)
+    configurations = summarize_configurations(rows)
+    grouped = has_several_seeds(configurations)
+    console.print(configurations_table(configurations, rows) if grouped else runs_table(rows))
+    if comparison := describe_comparison(compare_best_two(configurations)):
+        console.print(escape(comparison), soft_wrap=True)
     for row in rows:
         if row["error"]:
             console.print(f"job {row['job']} {row['status']}: {escape(row['error'])}", style="red")
-    console.print(f"written to {sweep_dir}/ranking.csv and ranking.json")
+    names = "ranking.csv, ranking.json, configurations.csv and configurations.json"
+    console.print(f"written to {sweep_dir}: {names if grouped else 'ranking.csv and ranking.json'}", soft_wrap=True)
     if rows and rows[0]["best_checkpoint"]:
         best = sweep_dir / str(rows[0]["job"])
         command = generate_command(best, (read_summary(best) or {}).get("example_prompt"))
         console.print(f"the best one  {command}", soft_wrap=True, markup=False)
     if Path(wandb_dir).is_dir():
         console.print(f"compare       wandb leet {wandb_dir}")
+
+
+def runs_table(rows: list[dict[str, Any]]) -> Table:
+    """One line for each run, the best first."""
+    table = make_table(f"{len(rows)} runs, the best first", columns := shown_columns(rows))
+    for row in rows:
+        table.add_row(*(show(row[column]) for column in columns), style=style_of(row))
+    return table
+
+
+def configurations_table(configurations: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Table:
+    """One line for each configuration, mean ± standard error (number of seeds), and its runs below it."""
+    title = f"{len(configurations)} configurations of {len(rows)} runs, the best first: mean ± standard error (seeds)"
+    table = make_table(title, columns := shown_columns(rows))
+    for entry in configurations:
+        name = entry["configuration"]
+        cells = {"rank": entry["rank"], "overrides": name}
+        cells |= {figure: show_mean(entry, figure) for figure in FIGURES}
+        table.add_row(*(show(cells.get(column, "")) for column in columns), style="bold")
+        for row in rows:
+            if row["configuration"] == name:
+                cells = row | {"rank": "", "overrides": f"  seed={row['seed']}"}
+                table.add_row(*(show(cells[column]) for column in columns), style=style_of(row) or "dim")
+        table.add_section()
+    return table
+
+
+def make_table(title: str, columns: list[str]) -> Table:
+    """An empty table with the headings of these columns."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column.replace("val_loss_best_step", "at step").replace("_", " "), overflow="fold")
+    return table
+
+
+def shown_columns(rows: list[dict[str, Any]]) -> list[str]:
+    """The columns of the terminal: a reference loss only where there is one."""
+    return [c for c in COLUMNS if c != "reference_loss" or any(row[c] is not None for row in rows)]
+
+
+def style_of(row: dict[str, Any]) -> str | None:
+    """Red for a run that did not complete."""
+    return None if row["status"] == "completed" else "red"
+
+
+def show_mean(entry: dict[str, Any], figure: str) -> str:
+    """The mean of a configuration's figure, with its standard error; the number of seeds where it is the loss."""
+    mean, error = entry[figure], entry[f"{figure}_stderr"]
+    number = f" ({entry['seeds']})" if figure == "val_bpc_best" else ""
+    return show(mean) + (f" ± {show(error)}" if error is not None else "") + number
 
 
 def show(value: Any) -> str:

@@ -17,7 +17,7 @@ TEXT: tuple[type, ...] = (str, type(None))
 TYPES: dict[str, tuple[type, ...]] = {  # of what is read from a summary
     **dict.fromkeys(("status", "error", "wandb_id", "best_checkpoint", "last_checkpoint"), TEXT),
     **dict.fromkeys(("val_loss_best", "val_bpc_best", "reference_loss", "train_s", "tokens_per_s"), NUMBER),
-    **dict.fromkeys(("val_loss_best_step", "parameters"), (int, type(None))),
+    **dict.fromkeys(("val_loss_best_step", "parameters", "seed"), (int, type(None))),
     "steps": (int,),
     "wall_clock_s": (int, float),
     "overrides": (list,),
