@@ -361,8 +361,9 @@ def test_a_sweep_runs_each_job_once_and_ranks_them(cli, tmp_path):
     with (sweep / "ranking.csv").open() as file:
         assert [row["job"] for row in csv.DictReader(file)] == [str(row["job"]) for row in rows]
     assert "2 configurations of 4 runs, the best first" in done.stdout and "paired over 2 seeds" in done.stdout
-    ids = {json.loads((sweep / str(i) / "summary.json").read_text())["wandb_id"] for i in range(4)}
-    assert len(ids) == 4
+    summaries = [json.loads((sweep / str(i) / "summary.json").read_text()) for i in range(4)]
+    assert len({summary["wandb_id"] for summary in summaries}) == 4
+    assert {summary["wandb_name"] for summary in summaries} == {row["overrides"] for row in rows}
 
 
 @pytest.mark.parametrize(

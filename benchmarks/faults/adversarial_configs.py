@@ -66,7 +66,7 @@ def malicious_configs(saved: dict[str, Any], canary: Path, url: str, outside: Pa
     config = set_values(saved, "data", text)
     del config["data"]["num_chars"], config["data"]["generator_seed"]
     found["text from a URL"] = yaml.safe_dump(config)
-    wandb = {"_target_": "minigpt.training.loggers.WandB", "_partial_": True, "mode": "offline", "project": "x"}
+    wandb = {"_target_": "minigpt.training.wandb_logger.WandB", "_partial_": True, "mode": "offline", "project": "x"}
     logger = {"mine": wandb | {"save_dir": str(outside)}}
     found["another logger outside"] = yaml.safe_dump(set_values(saved, "logger", logger))
     for interpolation in ("${oc.env:HOME}", "${oc.decode:x}", "${hydra:runtime.cwd}"):

@@ -23,7 +23,9 @@ from omegaconf import DictConfig, open_dict, read_write
 from minigpt.bounds import PositiveInt
 from minigpt.config.check import check
 from minigpt.config.packaged import CONF
+from minigpt.runs.labels import short_name
 from minigpt.runs.ranking import read_job
+from minigpt.runs.redaction import redact
 from minigpt.runs.summary import write_summary
 
 
@@ -66,7 +68,10 @@ class ProcessLauncher(Launcher):
         own = [o for o in overrides if not o.startswith(("hydra.", "hydra/"))]
         print(f"[job {index}] {' '.join(own)}", flush=True)
         command = [sys.executable, sys.argv[0], *self.flags(), *own, f"paths.run_dir={directory}"]
+        typed = self.config.hydra.overrides.task  # for all jobs, but for those that name several values
+        name = short_name([o for o in own if o not in typed]) or f"job {index}"
         environment = {"WANDB_RUN_GROUP": sweep_dir.name, "WANDB_JOB_TYPE": "sweep"} | os.environ
+        environment["WANDB_NAME"] = redact(name)
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
         summary = read_job(directory, missing=f"ended with exit code {done.returncode}")
         if done.returncode:

@@ -60,7 +60,7 @@ def trained(tmp_path_factory):
     options = {"trainer": {"accumulate_grad_batches": 1}, "data": {}, "seed": 1}
     options |= dict.fromkeys(("model", "objective", "optimizer", "scheduler"))
     metadata = checkpoint_metadata(options, data) | {"precision": "32-true"}
-    sample = DenoisedLines(run=Run(folder, {}), num_lines=2).sample(trainer, module)
+    sample = DenoisedLines(run=Run(folder, {}), num_lines=2).sample(trainer, module).text
     loss = trainer.callback_metrics["val/loss"].item()
     return LoadedModel(folder, module.model.eval(), NextToken(), data.corpus.tokenizer, 40, metadata), sample, loss
 

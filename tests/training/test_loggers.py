@@ -12,7 +12,7 @@ import pytest
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import truncate_metrics
 from minigpt.training import loggers
-from minigpt.training.loggers import CSVLogger, TensorBoard, WandB
+from minigpt.training.loggers import CSVLogger, TensorBoard
 from minigpt.training.wandb_service import resolve_mode
 
 
@@ -104,17 +104,6 @@ def test_with_a_key_it_depends_on_the_server(no_account, monkeypatch, tmp_path, 
         assert time.monotonic() - begun < 4
     settings.base_url = answering.replace("127.0.0.1", "localhost")
     assert resolve_mode("auto") == ("online" if where == "environment" else "offline"), "a key is for one server"
-
-
-def test_an_offline_run_is_continued_under_its_id(tmp_path):
-    options = {"mode": "offline", "project": "test", "save_dir": str(tmp_path / "wandb")}
-    first = WandB(run=run_in(tmp_path), **options)
-    first.log_metrics({"train/loss": 2.0}, step=1)
-    first.finish(0)
-    again = WandB(run=Run(tmp_path, {}, previous_summary={"wandb_id": first.version}), **options)
-    again.log_metrics({"train/loss": 1.0}, step=2)
-    again.finish(0)
-    assert again.version == first.version and again.folder != first.folder
 
 
 def test_tensorboard_that_is_not_installed_is_a_line_of_advice(tmp_path, monkeypatch):

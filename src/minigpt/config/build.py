@@ -22,7 +22,8 @@ def build_all(nodes: Mapping[str, Any], **arguments: Any) -> list[Any]:
     return [build(node, **arguments) if node.get("_partial_") else build(node) for node in present]
 
 
-def invocation() -> tuple[list[str], str]:
-    """The options that this program was started with, and Hydra's own configuration as YAML."""
+def invocation() -> tuple[list[str], str, dict[str, Any]]:
+    """The options of this command line, Hydra's own configuration as YAML, and the choice of each group."""
     hydra = HydraConfig.get()
-    return list(hydra.overrides.task), OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
+    own = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
+    return list(hydra.overrides.task), own, dict(hydra.runtime.choices)

@@ -1,7 +1,7 @@
 """Generate text one token at a time. Shapes: B sequences, T time, V vocabulary."""
 
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,14 @@ class CausalModel(Protocol):
         ...
 
 
+def generate(model: nn.Module, prompt: Tensor, **options: Any) -> Iterator[Tensor]:
+    """Continue prompts [B, T], yielding the next token ids [B] as they are sampled; for the options see below."""
+    for token, _ in generate_with_logits(model, prompt, **options):
+        yield token
+
+
 @torch.inference_mode()
-def generate(
+def generate_with_logits(
     model: nn.Module,
     prompt: Tensor,
     *,
@@ -37,8 +43,8 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
-) -> Iterator[Tensor]:
-    """Continue prompts [B, T], yielding the next token ids [B] as they are sampled.
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Continue prompts [B, T], yielding the next token ids [B] and the logits [B, V] that they are sampled from.
 
     With cached keys and values, a token costs one position of work. When the context is full, its second half is read
     again as a new context and the first half is dropped.
@@ -59,7 +65,7 @@ def generate(
             unread = context = context[:, -max(1, block_size // 2) :]
         logits = causal(unread, cache)[:, -1].float()
         token = sample_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-        yield token
+        yield token, logits
         unread = token[:, None]
         context = torch.cat((context, unread), dim=1)[:, -block_size:]
 

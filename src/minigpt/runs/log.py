@@ -6,6 +6,7 @@ from pathlib import Path
 from minigpt.runs.redaction import redact
 
 log = logging.getLogger("minigpt")
+LOG = "train.log"
 
 
 class RedactingFormatter(logging.Formatter):
@@ -17,7 +18,7 @@ class RedactingFormatter(logging.Formatter):
 
 def start_log(directory: Path) -> None:
     """Write what the package logs, and Python's warnings, to `train.log`; `hydra.verbose=true` adds debug messages."""
-    handler = logging.FileHandler(directory / "train.log", encoding="utf-8")
+    handler = logging.FileHandler(directory / LOG, encoding="utf-8")
     handler.handleError = lambda record: None  # a full disk is met, and reported, where checkpoints are written
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.captureWarnings(True)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import yaml
@@ -33,6 +33,7 @@ class Run:
         directory: the run directory; None in all processes but the first.
         config: the whole configuration, plain data.
         overrides: the options that it was started with.
+        choices: the chosen component of each group; empty for a run that is resumed, which has its own.
         files: small text files to be written when it starts, by their names in the directory.
         plan: what it resumes from; None for a new run.
         previous_summary: what a resumed run had written when it stopped.
@@ -42,6 +43,7 @@ class Run:
     directory: Path | None
     config: dict[str, Any]
     overrides: list[str] = field(default_factory=list)
+    choices: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     plan: ResumePlan | None = None
     previous_summary: dict[str, Any] = field(default_factory=dict)
@@ -80,12 +82,15 @@ class Run:
                 directory.rmdir()
 
 
-def open_run(config: dict[str, Any], overrides: list[str], hydra_config: str) -> Run:
+def open_run(
+    config: dict[str, Any], overrides: list[str], hydra_config: str, choices: Mapping[str, Any] = MappingProxyType({})
+) -> Run:
     """Make the directory of a new run, or plan how to resume the one that `config["resume"]` names.
 
     Args:
         overrides: the options that this program was started with.
         hydra_config: Hydra's own configuration as YAML.
+        choices: the chosen component of each group.
 
     Raises:
         ValueError: the directory cannot be made or holds a run, or there is nothing to resume from.
@@ -98,9 +103,16 @@ def open_run(config: dict[str, Any], overrides: list[str], hydra_config: str) ->
         first = summary.get("overrides", [])
         overrides = [*first, *(o for o in overrides if not o.startswith("resume=") and o not in first)]
         # The next resume continues with what was changed by this one.
-        return Run(directory if is_rank_zero() else None, config, overrides, {CONFIG: text}, plan, summary)
+        return Run(
+            directory if is_rank_zero() else None,
+            config,
+            overrides,
+            files={CONFIG: text},
+            plan=plan,
+            previous_summary=summary,
+        )
     if not is_rank_zero():
-        return Run(None, config, overrides)
+        return Run(None, config, overrides, choices)
     files = {
         CONFIG: text,
         ".hydra/config.yaml": text,
@@ -108,7 +120,7 @@ def open_run(config: dict[str, Any], overrides: list[str], hydra_config: str) ->
         ".hydra/hydra.yaml": hydra_config,
     }
     directory, made = new_directory(config)
-    return Run(directory, config, overrides, files, made=made)
+    return Run(directory, config, overrides, choices, files, made=made)
 
 
 def new_directory(config: Mapping[str, Any]) -> tuple[Path, list[Path]]:

@@ -15,7 +15,7 @@ SUMMARY = "summary.json"
 NUMBER: tuple[type, ...] = (int, float, type(None))
 TEXT: tuple[type, ...] = (str, type(None))
 TYPES: dict[str, tuple[type, ...]] = {  # of what is read from a summary
-    **dict.fromkeys(("status", "error", "wandb_id", "best_checkpoint", "last_checkpoint"), TEXT),
+    **dict.fromkeys(("status", "error", "wandb_id", "wandb_name", "best_checkpoint", "last_checkpoint"), TEXT),
     **dict.fromkeys(("val_loss_best", "val_bpc_best", "reference_loss", "train_s", "tokens_per_s"), NUMBER),
     **dict.fromkeys(("val_loss_best_step", "parameters", "seed"), (int, type(None))),
     "steps": (int,),
@@ -53,7 +53,17 @@ def is_complete(summary: dict[str, Any], max_steps: int = 0) -> bool:
 
 def git_commit() -> str | None:
     """The commit of the code, with `-dirty` when files differ from it; None outside a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return ask_git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def git_remote() -> str | None:
+    """The address that the checkout was cloned from; None where there is none."""
+    return ask_git("config", "--get", "remote.origin.url")
+
+
+def ask_git(*arguments: str) -> str | None:
+    """What git says about the checkout of this code; None when it says nothing."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):

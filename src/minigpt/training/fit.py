@@ -20,12 +20,12 @@ from minigpt.training.callbacks import find
 from minigpt.training.callbacks.checkpoint_callback import Checkpoints
 from minigpt.training.callbacks.graceful_stop import PREEMPTION, GracefulStop
 from minigpt.training.callbacks.samples import Samples
-from minigpt.training.loggers import WandB
 from minigpt.training.module import VAL_METRICS, LanguageModel
 from minigpt.training.processes import kill_other_ranks
 from minigpt.training.restore import check_restorable
 from minigpt.training.run_report import best_loss, log_run_end, log_run_start
 from minigpt.training.trainer import Trainer
+from minigpt.training.wandb_logger import WandB
 
 log = logging.getLogger("minigpt")
 LIGHTNING_CODES = {SIGTERMException: 143, SystemExit: 130}  # of how it ends `fit`

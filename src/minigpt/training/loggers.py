@@ -1,25 +1,34 @@
-"""Where metrics are written: a CSV file, Weights & Biases, TensorBoard."""
+"""Where metrics and samples are written: a CSV file, TensorBoard, and Weights & Biases (`wandb_logger`)."""
 
 import csv
-import html
 import os
-import secrets
-import sys
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from minigpt.runs.directory import METRICS, is_rank_zero
-from minigpt.runs.redaction import redact
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import read_metrics, write_metrics
-from minigpt.training.wandb_service import resolve_mode, without_launch
+from minigpt.training.wandb_logger import WandB
 
-INIT_TIMEOUT_S = 1.5  # for wandb to begin a run, and to end it: what is not uploaded by then stays on the disk
+
+@dataclass(frozen=True)
+class Sample:
+    """A text that the model of one step has written.
+
+    Attributes:
+        prompt: what it continues.
+        text: prompt and continuation.
+        log_probability: of the tokens that were drawn, their mean [nats per token]; None where nothing was drawn.
+    """
+
+    prompt: str
+    text: str
+    log_probability: float | None = None
 
 
 class CSVLogger(Logger):
@@ -56,108 +65,6 @@ class CSVLogger(Logger):
             csv.DictWriter(file, self.columns).writerow(record)
 
 
-class WandB(Logger):
-    """Weights & Biases, online only when that can work, so that a run never waits for it.
-
-    Lightning's own passes an option that wandb warns of, and its `offline=True` changes the whole process.
-
-    Args:
-        run: what is logged; the W&B run has the name of its directory, and continues the one that it resumes.
-        mode: auto (online when a key exists and the server is_reachable), online, offline or disabled.
-        project: the project's name there.
-        save_dir: where the offline files of all runs lie side by side.
-        group, job_type, tags: as in `wandb.init`; when None, its environment variables count.
-    """
-
-    def __init__(
-        self,
-        *,
-        run: Run,
-        mode: Literal["auto", "online", "offline", "disabled"],
-        project: str,
-        save_dir: str,
-        group: str | None = None,
-        job_type: str | None = None,
-    ) -> None:
-        super().__init__()
-        if set(project) & set("/\\#?%:"):
-            raise ValueError(f"logger.wandb.project={project!r} must have none of / \\ # ? % :")
-        # wandb has no setting for this. It would stage artifacts in the home directory, where a copied run misses them.
-        os.environ.setdefault("WANDB_DATA_DIR", str(Path(save_dir).absolute()))
-        self.mode = resolve_mode(mode) if is_rank_zero() else "disabled"
-        self.wandb_run: Any = None
-        self._options = {
-            "project": project,
-            "dir": save_dir,
-            "name": run.directory.name if run.directory is not None else None,
-            "config": redact(run.config),
-            "id": run.previous_summary.get("wandb_id") or secrets.token_hex(4),
-            "group": group,
-            "job_type": job_type,
-            "tags": run.config.get("tags") or None,
-        }
-
-    @property
-    def name(self) -> str:
-        return str(self._options["project"])
-
-    @property
-    def version(self) -> str:
-        """The id of the run, which continuing it needs; it is known before the run begins."""
-        return str(self._options["id"])
-
-    @property
-    def folder(self) -> str | None:
-        """Where this run's files lie, relative to here if below: what `wandb sync` and `wandb leet` take."""
-        if self.wandb_run is None or self.mode == "disabled":
-            return None
-        folder = Path(self.wandb_run.dir).parent
-        return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
-
-    def start(self) -> None:
-        """Begin or continue the run; metrics are plotted over the optimizer step."""
-        import wandb  # a third of a second that other loggers do not need
-
-        Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
-        settings = wandb.Settings(
-            console="off",
-            silent=True,
-            init_timeout=INIT_TIMEOUT_S,
-            finish_timeout=INIT_TIMEOUT_S,
-            x_disable_meta=redact(sys.argv) != sys.argv,  # the metadata has the command line, and it has a secret
-        )
-        begin = partial(
-            wandb.init, resume="allow", reinit="finish_previous", settings=settings, **redact(self._options)
-        )
-        with without_launch():
-            try:
-                self.wandb_run = begin(mode=self.mode)
-            except wandb.Error:
-                self.mode = "offline"
-                wandb.teardown()  # its service still holds the run; this takes as long again
-                print("W&B does not answer: this run is logged offline", file=sys.stderr)
-                self.wandb_run = begin(mode=self.mode)
-        self.wandb_run.define_metric("step")
-        self.wandb_run.define_metric("*", step_metric="step")
-        self.wandb_run.define_metric("val/loss", step_metric="step", summary="min")
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: `start` has passed the configuration."""
-
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        if not is_rank_zero():
-            return
-        if self.wandb_run is None:
-            self.start()
-        assert self.wandb_run is not None
-        self.wandb_run.log({**metrics, "step": step})
-
-    def finish(self, exit_code: int) -> None:
-        """Close the run here: left open, the next run of this process would go on in it."""
-        if self.wandb_run is not None:
-            self.wandb_run.finish(exit_code=exit_code)
-
-
 class TensorBoard(TensorBoardLogger):
     """TensorBoard's event files in the run directory's `tensorboard/`."""
 
@@ -174,11 +81,9 @@ class TensorBoard(TensorBoardLogger):
             self.experiment.flush()
 
 
-def log_text(logger: Logger, name: str, text: str, step: int) -> None:
-    """Hand a text to a logger that can show it."""
+def log_sample(logger: Logger, sample: Sample, step: int) -> None:
+    """Hand a sample to a logger that can show it."""
     if isinstance(logger, WandB):
-        import wandb
-
-        logger.log_metrics({name: wandb.Html(f"<pre>{html.escape(text)}</pre>")}, step)
+        logger.log_sample(step, sample.prompt, sample.text, sample.log_probability)
     elif isinstance(logger, TensorBoard):
-        logger.experiment.add_text(name, text, step)
+        logger.experiment.add_text("samples", sample.text, step)

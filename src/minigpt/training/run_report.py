@@ -22,12 +22,16 @@ from minigpt.runs.summary import git_commit, write_summary
 from minigpt.training.callbacks import find
 from minigpt.training.callbacks.checkpoint_callback import Checkpoints
 from minigpt.training.callbacks.metrics import Metrics
-from minigpt.training.loggers import WandB
 from minigpt.training.module import LanguageModel
 from minigpt.training.terminal import console, show_config, show_end, show_model, show_warning
 from minigpt.training.trainer import Trainer
+from minigpt.training.wandb_logger import WandB
 
 log = logging.getLogger("minigpt")
+SUMMARIZED = """
+    status error steps tokens parameters active_parameters val_loss_best val_loss_best_step val_bpc_best reference_loss
+    train_s wall_clock_s tokens_per_s text precision devices git_commit
+""".split()  # figures of summary.json that W&B shows beside the curves
 
 
 def best_loss(trainer: Trainer) -> tuple[float | None, int | None]:
@@ -43,10 +47,11 @@ def log_run_start(trainer: Trainer, module: LanguageModel, data: TextDataModule,
     assert run.directory is not None
     start_log(run.directory)
     wandb = find(trainer, WandB)
-    known = {"status": "running", "overrides": run.overrides, "wandb_id": wandb.version if wandb is not None else None}
+    known = {"status": "running", "overrides": run.overrides, "wandb_id": None}
+    known |= wandb.known if wandb is not None else {}
     write_summary(run.directory, run.previous_summary | known)
     if wandb is not None:
-        wandb.start()  # a second that belongs to no training step
+        wandb.start(parameters=count_parameters(module.model))  # a second that belongs to no training step
     log.info("start: %s", " ".join(sys.argv))
     log.info(
         "precision %s; measured, times as fast as float32: %s", trainer.precision, known_measurements() or "nothing"
@@ -86,12 +91,14 @@ def log_run_end(
         "torch": torch.__version__,
         "git_commit": git_commit(),
         "overrides": run.overrides,
-        "wandb_id": wandb.version if wandb is not None else run.previous_summary.get("wandb_id"),
+        **(wandb.known if wandb is not None else {k: run.previous_summary.get(k) for k in ("wandb_id", "wandb_name")}),
     }
     for name in ("best", "last"):
         path = run.directory / CHECKPOINTS / f"{name}.ckpt"
         summary[f"{name}_checkpoint"] = str(path) if path.is_file() else None
     write_summary(run.directory, summary)
+    if wandb is not None:
+        wandb.summarize({name: summary.get(name) for name in SUMMARIZED})
     log.info("%s at step %d: val_loss_best %s", status, trainer.global_step, summary["val_loss_best"])
     commands = next_commands(summary, run.directory, wandb, module.objective.can_generate)
     show_end(status, describe_result(summary, run.directory), commands)

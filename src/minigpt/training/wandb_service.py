@@ -1,19 +1,29 @@
 """Whether Weights & Biases can be reached, and how it starts quickly."""
 
 import http.client
+import json
 import netrc
 import os
+import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 from urllib.parse import urlparse
 
+from minigpt.runs.redaction import redact
+from minigpt.runs.summary import git_commit, git_remote
+
 PROBE_TIMEOUT_S = 1.5  # for a server to answer at all
+INIT_TIMEOUT_S = 1.5  # for wandb to begin a run; after that it is logged offline
+FINISH_TIMEOUT_S = 2  # for wandb to end a run; what is not uploaded by then stays on the disk
+FLUSH_S = 1.0  # between two writes of the local file, which a killed run leaves behind
+INSPECT_TIMEOUT_S = 20  # for reading the file of one earlier process; it takes a second
 
 
 @contextmanager
@@ -53,6 +63,18 @@ def resolve_mode(mode: str) -> str:
     return "online" if any(answer) else "offline"
 
 
+def last_local_step(save_dir: Path, run_id: str) -> int:
+    """The last step in what earlier processes have written of a run to this disk; -1 when that is nothing."""
+    steps = [-1]
+    for file in Path(save_dir, "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb"):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
+        with suppress(OSError, subprocess.SubprocessError, ValueError, AttributeError):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=INSPECT_TIMEOUT_S, check=True)
+            step = json.loads(done.stdout).get("summary", {}).get("step", -1)
+            steps.append(step if isinstance(step, int) else -1)
+    return max(steps)
+
+
 def has_api_key(host: str) -> bool:
     """Whether there is a key for a W&B server. `wandb.login` knows too, but takes five seconds without a network."""
     if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
@@ -74,3 +96,27 @@ def is_reachable(url: str) -> bool:
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return True
+
+
+def wandb_settings() -> Any:
+    """How wandb behaves: silent, quick to give up, and with nothing secret in what it notes of its own accord."""
+    import wandb
+
+    commit = git_commit()
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        init_timeout=INIT_TIMEOUT_S,
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+        x_transaction_log_flush_interval=FLUSH_S,
+        x_disable_meta=redact(sys.argv) != sys.argv,  # the metadata has the command line, and it has a secret
+        disable_git=commit is None,
+        git_commit=commit and commit.removesuffix("-dirty"),
+        git_remote_url=redact(git_remote() or ""),
+    )
+
+
+def say(what: str) -> None:
+    """One line about W&B on standard error."""
+    print(f"W&B {what}", file=sys.stderr)

@@ -115,6 +115,8 @@ class Checkpoints(Checkpoint):
         module = trainer.lightning_module
         assert isinstance(module, LanguageModel)
         module.refuse_non_finite()
+        for logger in trainer.loggers:  # what the checkpoint continues from has been written there
+            logger.save()
         path = self.folder / f"step_{trainer.global_step}.ckpt"
         trainer.save_checkpoint(path)
         self.saved_step = trainer.global_step

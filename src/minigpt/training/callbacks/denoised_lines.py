@@ -13,6 +13,7 @@ from minigpt.inference.denoise_lines import denoise
 from minigpt.model.encoder_decoder import EncoderDecoder
 from minigpt.runs.run import Run
 from minigpt.training.callbacks.samples import Samples
+from minigpt.training.loggers import Sample
 from minigpt.training.module import LanguageModel, get_datamodule
 
 
@@ -33,7 +34,7 @@ class DenoisedLines(Samples):
         if not isinstance(data, DenoisingDataModule) or not isinstance(model, EncoderDecoder):
             raise ValueError("callbacks=denoising needs model=encoder_decoder data=denoising")
 
-    def sample(self, trainer: Trainer, pl_module: LanguageModel) -> str:
+    def sample(self, trainer: Trainer, pl_module: LanguageModel) -> Sample:
         """Each line as the model reads it and as it denoises it, by greedy decoding."""
         data, model = get_datamodule(trainer), pl_module.model
         assert isinstance(data, DenoisingDataModule) and isinstance(model, EncoderDecoder)  # see check
@@ -43,4 +44,5 @@ class DenoisedLines(Samples):
         was_training = model.training
         denoised = denoise(model.eval(), tokenizer, corrupted, num_beams=1, length_penalty=0.0)
         model.train(was_training)
-        return "\n".join(f"{line}\n    {best[0]}" for line, best in zip(corrupted, denoised, strict=True))
+        text = "\n".join(f"{line}\n    {best[0]}" for line, best in zip(corrupted, denoised, strict=True))
+        return Sample("\n".join(corrupted), text)

@@ -10,11 +10,11 @@ from torch import nn
 
 from minigpt.bounds import NonNegativeFloat, Seed
 from minigpt.data.datamodule import TextDataModule
-from minigpt.inference.sampling import generate
+from minigpt.inference.sampling import generate_with_logits
 from minigpt.runs.directory import SAMPLES
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import append_sample
-from minigpt.training.loggers import log_text
+from minigpt.training.loggers import Sample, log_sample
 from minigpt.training.module import LanguageModel, get_datamodule
 from minigpt.training.terminal import console
 
@@ -56,30 +56,34 @@ class Samples(Callback):
         if not trainer.is_global_zero or pl_module.device_mesh is not None or not pl_module.objective.can_generate:
             return
         assert self.run.directory is not None
-        text = self.sample(trainer, pl_module)
+        sample = self.sample(trainer, pl_module)
+        text = sample.text.strip()
         loss = trainer.callback_metrics["val/loss"].item()
         step = trainer.global_step
         console.print(f"[bold]step {step}[/]  val/loss [bold]{loss:.4f}[/]")
-        console.print(Text(text.strip() or "(nothing but white space)", style="dim"))
-        append_sample(self.run.directory / SAMPLES, step, loss, text.strip())
+        console.print(Text(text or "(nothing but white space)", style="dim"))
+        append_sample(self.run.directory / SAMPLES, step, loss, text)
         for logger in trainer.loggers:
-            log_text(logger, "samples", text, step)
+            log_sample(logger, sample, step)
 
-    def sample(self, trainer: Trainer, pl_module: LanguageModel) -> str:
-        """One sample, prompt included; the random state of the training stays as it is."""
+    def sample(self, trainer: Trainer, pl_module: LanguageModel) -> Sample:
+        """One sample; the random state of the training stays as it is."""
         tokenizer = get_datamodule(trainer).corpus.tokenizer
         prompt = tokenizer.known(self.prompt) or tokenizer.decode([0])
         device = pl_module.device
         tokens = torch.from_numpy(tokenizer.encode(prompt).astype("int64")).to(device)[None]
         generator = torch.Generator(device).manual_seed(self.seed)
         was_training = pl_module.model.training
-        drawn = generate(
+        drawn = generate_with_logits(
             pl_module.model,
             tokens,
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             generator=generator,
         )
-        text = prompt + tokenizer.decode(int(token.item()) for token in drawn)
+        ids, log_probabilities = [], []
+        for token, logits in drawn:
+            ids.append(int(token.item()))
+            log_probabilities.append(logits.log_softmax(dim=-1)[0, token])
         pl_module.model.train(was_training)
-        return text
+        return Sample(prompt, prompt + tokenizer.decode(ids), torch.cat(log_probabilities).mean().item())

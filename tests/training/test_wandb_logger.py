@@ -1,0 +1,199 @@
+"""Weights & Biases: what it is told of a run, offline and by a stand-in for its server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import wandb
+from tests.forkserver import run_command
+from tests.wandb_server import KEY, serving
+
+from minigpt.runs.run import Run
+from minigpt.runs.run_files import write_metrics
+from minigpt.training.callbacks.metrics import Metrics
+from minigpt.training.wandb_logger import SAMPLE_COLUMNS, WandB
+
+TRAIN = "debug=fast logger=wandb optimizer.lr=0.01 trainer.max_steps=60 trainer.log_every_n_steps=5".split()
+TRAIN += "+callbacks.samples.max_new_tokens=8 logger.wandb.group=ours logger.wandb.job_type=trial tags=[a,b]".split()
+TRAIN += "logger.wandb.notes=why logger.wandb.entity=me paths.runs_dir=${paths.log_dir}/runs".split()
+NAME = "debug=fast lr=0.01 max_steps=60 log_every_n_steps=5 max_new_tokens=8"
+METRICS = set(
+    """
+    train/loss optim/lr optim/grad_norm progress/tokens progress/epoch throughput/tokens_per_s throughput/step_ms
+    val/loss val/bpc val/perplexity val/accuracy samples
+    """.split()
+)
+FIGURES = (
+    "parameters val_loss_best val_loss_best_step val_bpc_best train_s tokens_per_s steps status git_commit".split()
+)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with serving() as server:
+        for name in ("WANDB_MODE", "WANDB_NAME", "WANDB_RUN_ID"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+        wandb.teardown()  # it keeps the settings of the environment that it met first
+        yield server
+        wandb.teardown()
+        assert not server.unknown, "operations that the stand-in does not know"
+
+
+@pytest.fixture
+def logger(tmp_path):
+    """Make a logger of a run in a directory of its own."""
+
+    def make(name, mode="online", **previous):
+        directory = tmp_path / name
+        directory.mkdir(exist_ok=True)
+        (directory / "train.log").write_text("a line\n")
+        run = Run(directory, {"seed": 1}, [f"seed={name}"], previous_summary=previous)
+        return WandB(run=run, mode=mode, project="test", save_dir=str(tmp_path / "wandb"))
+
+    return make
+
+
+def train(folder, *options, before=None, mode="online"):
+    """A training in a process of its own."""
+    environment = os.environ | {"MINIGPT_DATA_DIR": str(folder / "data"), "WANDB_MODE": mode}
+    return run_command("train.py", [*options, "paths.log_dir=logs"], folder, environment, before=before)
+
+
+def records(folder):
+    """What the only run in a folder has written to its local file."""
+    (file,) = folder.glob("logs/wandb/wandb/*run-*/run-*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [json.loads(line) for line in lines], file.parent
+
+
+def sync(folder):
+    """Upload the local files in a folder, the oldest first."""
+    folders = sorted(map(str, folder.glob("*run-*")))
+    subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], check=True, capture_output=True)
+
+
+def check_rows(rows, but=frozenset()):
+    """One row for each five steps, with everything that is measured then."""
+    assert [row["step"] for row in rows] == list(range(5, 61, 5))
+    for row in rows:
+        expected = METRICS if row["step"] % 10 == 0 else {m for m in METRICS if not m.startswith(("val/", "samples"))}
+        assert not expected - row.keys() - but
+
+
+def check_samples(tables, steps):
+    """The parts of a growing table: one sample for each step, with its prompt and how likely it is."""
+    assert [table["columns"] for table in tables] == [SAMPLE_COLUMNS] * len(steps)
+    samples = [sample for table in tables for sample in table["data"]]
+    assert [step for step, *_ in samples] == steps
+    for _, prompt, text, log_probability in samples:
+        assert text.startswith(prompt) and len(text) == len(prompt) + 8 and -5 < log_probability < 0
+
+
+def test_an_offline_run_has_it_all(tmp_path):
+    done = train(tmp_path, *TRAIN, mode="offline")
+    assert done.returncode == 0, done.stderr
+    found, folder = records(tmp_path)
+    kinds = {kind: [record[kind] for record in found if record["type"] == kind] for kind in {r["type"] for r in found}}
+    run = kinds["run"][0]
+    assert run["display_name"] == NAME and run["run_group"] == "ours" and run["job_type"] == "trial"
+    assert run["notes"] == "why" and run["tags"] == ["a", "b"] and run["entity"] == "me" and run["git"]["commit"]
+    rows = [item["item"] for item in kinds["history"]]
+    check_rows([row | {"samples": row.get("samples.path")} for row in rows])
+    metrics = {metric.get("name", metric.get("glob_name")): metric for metric in kinds["metric"]}
+    assert metrics["step"]["options"]["hidden"] and metrics["*"]["step_metric"] == "step"
+    tables = [json.loads((folder / "files" / row["samples.path"]).read_text()) for row in rows if "samples.path" in row]
+    check_samples(tables, [10, 20, 30, 40, 50, 60])
+    assert "completed at step 60" in (folder / "files/output.log").read_text()
+    config = run["config"]["update"]
+    assert config["model"] == "nano" and config["optimizer.lr"] == 0.01 and config["debug"] == "fast"
+    assert len(config) < 60 and not any("_target_" in key or key.startswith(("paths", "logger")) for key in config)
+
+
+def die_at(step):
+    """Make the training kill itself, as a machine that fails does, when a step is over."""
+    measure = Metrics.measure
+
+    def measure_and_die(self, trainer, pl_module):
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measure(self, trainer, pl_module)
+
+    Metrics.measure = measure_and_die
+
+
+def test_an_online_run_that_was_killed_is_continued_without_a_gap_or_a_double_step(tmp_path, server):
+    assert train(tmp_path, *TRAIN, before=partial(die_at, 35)).returncode == -signal.SIGKILL
+    done = train(tmp_path, "resume=latest")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    (run,) = server.runs.values()
+    check_rows(run.rows, but={"samples"})  # what was not sent before the kill is taken from metrics.csv
+    check_samples(server.tables(run)[-3:], [40, 50, 60])
+    assert run.resumed == 1 and run.exit_codes == [0] and run.name == NAME and not run.is_preempting
+    assert set(FIGURES) <= run.summary.keys() and run.summary["val/loss"]["min"] == run.summary["val_loss_best"]
+    assert run.attributes["groupName"] == "ours" and run.attributes["jobType"] == "trial" and run.attributes["commit"]
+    assert run.config["model"] == "nano" and run.config["trainer.max_steps"] == 60
+    assert b"completed at step 60" in run.files["output.log"]
+    assert server.url in done.stdout, "the address of the run"
+
+
+def test_an_offline_run_that_was_killed_is_continued_without_a_gap_or_a_double_step(logger, server, tmp_path):
+    first = logger("1", "offline")
+    for step in (1, 2, 3, 4):
+        first.log_metrics({"train/loss": 1 / step}, step)
+        first.log_sample(step, "a", "ab", -1.0)
+    first.finish(1)
+    for checkpoint in (3, 6):  # with more steps in the local files than the checkpoint has, and with fewer
+        rows = [{"step": step, "train/loss": 1 / step} for step in range(1, checkpoint + 1)]
+        write_metrics(tmp_path / "1" / "metrics.csv", ["step", "train/loss"], rows)
+        again = logger("1", "offline", **first.known)
+        for step in (checkpoint + 1, checkpoint + 2):
+            again.log_metrics({"train/loss": 1 / step}, step)
+        again.finish(0)
+    assert not server.runs
+    sync(tmp_path / "wandb/wandb")
+    (run,) = server.runs.values()
+    assert [(row["step"], row["train/loss"]) for row in run.rows] == [(step, 1 / step) for step in range(1, 9)]
+    assert [table["data"] for table in server.tables(run)] == [[[step, "a", "ab", -1.0]] for step in (1, 2, 3, 4)]
+    assert run.name == "seed=1" and run.exit_codes == [1, 0, 0]
+
+
+def test_two_runs_of_one_process_are_two_with_their_own_exit_codes(logger, server):
+    for name, exit_code in (("failed", 1), ("interrupted", 130)):
+        run = logger(name)
+        run.start()
+        run.log_metrics({"train/loss": 2.0}, step=1)
+        run.finish(exit_code)
+    failed, interrupted = server.runs.values()
+    assert (failed.name, failed.exit_codes, failed.is_preempting) == ("seed=failed", [1], False)
+    assert (interrupted.name, interrupted.exit_codes, interrupted.is_preempting) == ("seed=interrupted", [130], True)
+    assert [row["train/loss"] for row in failed.rows] == [row["train/loss"] for row in interrupted.rows] == [2.0]
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["gone", "silent"])
+def test_a_server_that_dies_costs_a_line(logger, server, capfd, hangs):
+    run = logger("1")
+    run.start()
+    server.dies_after, server.hangs = 0, hangs
+    begun = time.monotonic()
+    for step in range(1, 9):
+        run.log_metrics({"train/loss": 1 / step}, step)
+        run.log_sample(step, "a", "ab", -1.0)
+    assert time.monotonic() - begun < 10, "it waits for one answer, not for each"
+    run.finish(0)
+    assert time.monotonic() - begun < 25
+    errors = capfd.readouterr().err.splitlines()
+    assert errors and all(line.startswith("W&B ") for line in errors) and len(errors) <= 2
+
+
+def test_a_sweep_s_agent_gives_the_id(logger, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "abc")
+    assert logger("1", "disabled").version == "abc"
