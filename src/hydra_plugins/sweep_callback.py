@@ -8,16 +8,22 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from minigpt.cli import refuse
 from minigpt.config.errors import ConfigError
-from minigpt.runs.commands import generate_command
+from minigpt.runs.commands import fold_command, generate_command
 from minigpt.runs.ranking import COLUMNS, has_several_seeds, rank_jobs, write_ranking
 from minigpt.runs.seeds import FIGURES, compare_best_two, describe_comparison, summarize_configurations
 from minigpt.runs.summary import read_summary
+
+OFTEN_EQUAL = {"reference_loss", "val_loss_best_step", "parameters", "status"}
+HEADINGS = {"val_bpc_best": "val bpc", "val_loss_best": "val loss", "val_loss_best_step": "at step"}
+DECIMALS = {"train_s": 1, "tokens_per_s": 0}  # of numbers; four of the others
+LESS_USED, WIDE = {"rank", "tokens_per_s"}, 100  # columns that need more characters than this
 
 
 class SweepRanking(Callback):
@@ -45,7 +51,7 @@ def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) ->
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     configurations = summarize_configurations(rows)
     grouped = has_several_seeds(configurations)
-    console.print(configurations_table(configurations, rows) if grouped else runs_table(rows))
+    console.print(configurations_table(configurations, rows, console) if grouped else runs_table(rows, console))
     if comparison := describe_comparison(compare_best_two(configurations)):
         console.print(escape(comparison), soft_wrap=True)
     for row in rows:
@@ -56,47 +62,50 @@ def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) ->
     if rows and rows[0]["best_checkpoint"]:
         best = sweep_dir / str(rows[0]["job"])
         command = generate_command(best, (read_summary(best) or {}).get("example_prompt"))
-        console.print(f"the best one  {command}", soft_wrap=True, markup=False)
+        for line in fold_command("the best", command, console.width if console.is_terminal else sys.maxsize):
+            console.print(line, soft_wrap=True, markup=False)
     if Path(wandb_dir).is_dir():
-        console.print(f"compare       wandb leet {wandb_dir}")
+        console.print(f"compare   wandb leet {wandb_dir}")
 
 
-def runs_table(rows: list[dict[str, Any]]) -> Table:
+def runs_table(rows: list[dict[str, Any]], console: Console) -> Table:
     """One line for each run, the best first."""
-    table = make_table(f"{len(rows)} runs, the best first", columns := shown_columns(rows))
+    table = make_table(f"{len(rows)} runs, the best first", columns := shown_columns(rows, console.width))
     for row in rows:
-        table.add_row(*(show(row[column]) for column in columns), style=style_of(row))
+        table.add_row(*(show(row[column], column) for column in columns), style=style_of(row))
     return table
 
 
-def configurations_table(configurations: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Table:
+def configurations_table(configurations: list[dict[str, Any]], rows: list[dict[str, Any]], console: Console) -> Table:
     """One line for each configuration, mean ± standard error (number of seeds), and its runs below it."""
     title = f"{len(configurations)} configurations of {len(rows)} runs, the best first: mean ± standard error (seeds)"
-    table = make_table(title, columns := shown_columns(rows))
+    table = make_table(title, columns := shown_columns(rows, console.width))
     for entry in configurations:
         name = entry["configuration"]
         cells = {"rank": entry["rank"], "overrides": name}
         cells |= {figure: show_mean(entry, figure) for figure in FIGURES}
-        table.add_row(*(show(cells.get(column, "")) for column in columns), style="bold")
+        table.add_row(*(show(cells.get(column, ""), column) for column in columns), style="bold")
         for row in rows:
             if row["configuration"] == name:
                 cells = row | {"rank": "", "overrides": f"  seed={row['seed']}"}
-                table.add_row(*(show(cells[column]) for column in columns), style=style_of(row) or "dim")
+                table.add_row(*(show(cells[column], column) for column in columns), style=style_of(row) or "dim")
         table.add_section()
     return table
 
 
 def make_table(title: str, columns: list[str]) -> Table:
     """An empty table with the headings of these columns."""
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("val_loss_best_step", "at step").replace("_", " "), overflow="fold")
+        name = HEADINGS.get(column, column.replace("_", " "))
+        table.add_column(name, overflow="fold", no_wrap=column not in ("overrides", "status"))
     return table
 
 
-def shown_columns(rows: list[dict[str, Any]]) -> list[str]:
-    """The columns of the terminal: a reference loss only where there is one."""
-    return [c for c in COLUMNS if c != "reference_loss" or any(row[c] is not None for row in rows)]
+def shown_columns(rows: list[dict[str, Any]], width: int) -> list[str]:
+    """The columns of a terminal that is `width` characters wide; some only where they tell the runs apart."""
+    left_out = {c for c in OFTEN_EQUAL if len({row[c] for row in rows}) == 1} | (LESS_USED if width < WIDE else set())
+    return [c for c in COLUMNS if c not in left_out]
 
 
 def style_of(row: dict[str, Any]) -> str | None:
@@ -108,13 +117,13 @@ def show_mean(entry: dict[str, Any], figure: str) -> str:
     """The mean of a configuration's figure, with its standard error; the number of seeds where it is the loss."""
     mean, error = entry[figure], entry[f"{figure}_stderr"]
     number = f" ({entry['seeds']})" if figure == "val_bpc_best" else ""
-    return show(mean) + (f" ± {show(error)}" if error is not None else "") + number
+    return show(mean, figure) + (f" ± {show(error, figure)}" if error is not None else "") + number
 
 
-def show(value: Any) -> str:
+def show(value: Any, column: str) -> str:
     """A table's cell."""
     if isinstance(value, float):
-        return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.0f}"
+        return f"{value:,.{DECIMALS.get(column, 4)}f}"
     return "-" if value is None else escape(str(value))
 
 

@@ -1,4 +1,8 @@
+"""Runs that differ by their seed: means, errors, the paired test, and the tables of a sweep."""
+
 import csv
+import io
+import itertools
 import json
 import math
 from types import SimpleNamespace
@@ -6,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from rich.console import Console
 from scipy import stats
 
 from hydra_plugins.process_launcher import ProcessLauncher
@@ -99,10 +104,27 @@ def test_no_configurations_are_written_for_one_seed(tmp_path):
 
 def test_the_terminal_has_a_line_for_each_configuration_and_its_runs_below(tmp_path, capsys):
     show_ranking(make_sweep(tmp_path), tmp_path, "nowhere")
-    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()][3:]
     assert "optimizer=muon" in lines[0] and "2.2625 ± 0.0193 (4)" in lines[0]
-    assert [line.split("│")[3].strip() for line in lines[1:5]] == ["seed=1", "seed=3", "seed=4", "seed=2"]
+    assert [line.split()[1] for line in lines[1:5]] == ["seed=1", "seed=3", "seed=4", "seed=2"]
     assert "optimizer=adamw" in lines[5]
+
+
+@pytest.mark.parametrize("several_seeds", [True, False])
+def test_a_terminal_of_80_columns_cuts_no_name_and_no_figure(tmp_path, monkeypatch, several_seeds):
+    make_sweep(
+        tmp_path, {"adamw": [1.0, 2.0], "muon": [1.5, 1.0]} if several_seeds else {"adamw": [1.0], "muon": [2.0]}
+    )
+    rows = rank_jobs(tmp_path)
+    rows[0]["train_s"] = 345.67
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr("hydra_plugins.sweep_callback.Console", lambda **options: console)
+    show_ranking(rows, tmp_path, "nowhere")
+    shown = console.file.getvalue()
+    table = list(itertools.takewhile(lambda line: not line.startswith(("optimizer=", "written")), shown.splitlines()))
+    assert len(table) > 4 and max(map(len, table)) <= 80 and "…" not in shown
+    assert any("345.7" in line for line in table) and any("optimizer=adamw " in line for line in table)
+    assert "tokens" not in shown and "parameters" not in shown, "there is no room, or all have the same"
 
 
 def test_the_terminal_tells_the_paired_comparison(tmp_path, capsys):
@@ -120,7 +142,7 @@ def test_a_job_without_a_summary_leaves_the_names_of_the_others(tmp_path):
 def test_a_folder_in_a_summary_s_place_costs_its_own_row_alone(tmp_path, monkeypatch):
     (tmp_path / "0" / "summary.json").mkdir(parents=True)
     launcher = ProcessLauncher()
-    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "overrides": {"task": []}}})
     monkeypatch.setattr(ProcessLauncher, "flags", lambda self: [])
     monkeypatch.setattr("subprocess.run", lambda *args, **options: SimpleNamespace(returncode=0))
     for index in (0, 1):

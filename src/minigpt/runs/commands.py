@@ -1,5 +1,6 @@
 """The commands that a finished command suggests, as they are typed into a shell."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -24,3 +25,14 @@ def resume_command(run: str | Path, max_steps: int | None = None) -> str:
     """Continue a run; up to another step where it is complete."""
     more = "" if max_steps is None else f" trainer.max_steps={max_steps}"
     return f"python src/train.py resume={shlex.quote(str(run))}{more}"
+
+
+def fold_command(name: str, command: str, width: int) -> list[str]:
+    """A command as lines of a width, where its words allow it, each but the last continued by a backslash."""
+    lines = [f"{name:9}"]
+    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|[^\s'"])+""", command):
+        if len(lines[-1]) + len(word) + 3 > width and lines[-1].strip() not in ("", name):
+            lines[-1] += " \\"
+            lines.append(" " * 9)
+        lines[-1] += f" {word}"
+    return lines

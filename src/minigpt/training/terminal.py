@@ -1,6 +1,5 @@
 """The output of a run on the terminal; one console, so that the progress bar and all else share the screen."""
 
-import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from rich.tree import Tree
 from torch import nn
 
 from minigpt.model.size import count_active_parameters, count_parameters
+from minigpt.runs.commands import fold_command
 
 WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}  # options of textwrap
 
@@ -68,17 +68,6 @@ def show_end(status: str, result: Sequence[str], commands: Sequence[tuple[str, s
         console.print(line, soft_wrap=True, markup=False)
     line = "-" if console.options.ascii_only else "─"  # a rule without a title does not see to that itself
     console.rule(characters=line, style="green" if status == "completed" else "yellow")
-
-
-def fold_command(name: str, command: str, width: int) -> list[str]:
-    """A command as lines of a width, where its words allow it, each but the last continued by a backslash."""
-    lines = [f"{name:9}"]
-    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|[^\s'"])+""", command):
-        if len(lines[-1]) + len(word) + 3 > width and lines[-1].strip() not in ("", name):
-            lines[-1] += " \\"
-            lines.append(" " * 9)
-        lines[-1] += f" {word}"
-    return lines
 
 
 def show_warning(warning: str | None) -> None:
