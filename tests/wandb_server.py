@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+DATE = "2026-01-01T00:00:00Z"
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -202,6 +203,54 @@ class WandbServer(ThreadingHTTPServer):
         number = v.get("input", v)["artifactID"]
         self.artifacts[number]["committed"] = True
         return {"commitArtifact": {"artifact": {"id": number, "digest": "d"}}}
+
+    def on_GetDefaultEntity(self, v: dict[str, Any]) -> Any:  # noqa: N802
+        return {"viewer": {"id": "1", "entity": "me", "username": "me"}}
+
+    def on_ArtifactMembershipByName(self, v: dict[str, Any]) -> Any:  # noqa: N802
+        name, _, alias = v["name"].partition(":")
+        project = {"id": "p", "internalId": "1", "name": v["project"], "entity": {"name": v["entity"]}}
+        collection = {"__typename": "ArtifactSequence", "name": name, "project": project}
+        for number, artifact in reversed(self.artifacts.items()):
+            if artifact["artifactCollectionName"] == name and alias in {a["alias"] for a in artifact["aliases"]}:
+                aliases = [
+                    {"__typename": "ArtifactAlias", "id": a["alias"], "alias": a["alias"]} for a in artifact["aliases"]
+                ]
+                found = {
+                    **{"__typename": "Artifact", "id": number, "artifactSequence": collection, "versionIndex": 0},
+                    **{"artifactType": {"name": artifact["artifactTypeName"]}, "description": None, "metadata": "{}"},
+                    **{"ttlDurationSeconds": -1, "ttlIsInherited": True, "tags": [], "historyStep": 1, "aliases": []},
+                    **{
+                        "state": "COMMITTED",
+                        "size": 1,
+                        "digest": artifact["digest"],
+                        "digestAlgorithm": "MANIFEST_MD5",
+                    },
+                    **{"commitHash": "c", "fileCount": 1, "createdAt": DATE, "updatedAt": DATE},
+                }
+                membership = {
+                    "__typename": "ArtifactCollectionMembership",
+                    "id": "m",
+                    "versionIndex": 0,
+                    "createdAt": DATE,
+                }
+                membership |= {"aliases": aliases, "artifactCollection": collection, "artifact": found}
+                return {"project": {"artifactCollectionMembership": membership}}
+        return {"project": None}
+
+    def on_FetchArtifactManifest(self, v: dict[str, Any]) -> Any:  # noqa: N802
+        url = f"{self.url}/storage/manifest-{v['id']}"
+        return {"artifact": {"currentManifest": {"file": {"directUrl": url}}}}
+
+    def on_GetArtifactMembershipFileUrls(self, v: dict[str, Any]) -> Any:  # noqa: N802
+        artifact = next(a for a in self.artifacts.values() if a["artifactCollectionName"] == v["collection"])
+        edges = [
+            {"node": {"__typename": "File", "name": name, "directUrl": f"{self.url}/storage/{key}"}}
+            for name, key in artifact["entries"].items()
+        ]
+        files = {"pageInfo": {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}, "edges": edges}
+        collection = {"__typename": "ArtifactSequence", "artifactMembership": {"files": files}}
+        return {"project": {"artifactCollection": collection}}
 
     def upload(self, key: str, name: str) -> dict[str, Any]:
         """Where a file of an artifact is to be put."""

@@ -13,6 +13,7 @@ import wandb
 from tests.forkserver import run_command
 from tests.wandb_server import KEY, serving
 
+from minigpt.inference.wandb_model import download_checkpoint
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import write_metrics
 from minigpt.training.callbacks.metrics import Metrics
@@ -51,12 +52,14 @@ def server(monkeypatch):
 def logger(tmp_path):
     """Make a logger of a run in a directory of its own."""
 
-    def make(name, mode="online", **previous):
+    def make(name, mode="online", log_model=False, **previous):
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
         (directory / "train.log").write_text("a line\n")
+        (directory / "checkpoints").mkdir(exist_ok=True)
+        (directory / "checkpoints/best.ckpt").write_text("the weights")
         run = Run(directory, {"seed": 1}, [f"seed={name}"], previous_summary=previous)
-        return WandB(run=run, mode=mode, project="test", save_dir=str(tmp_path / "wandb"))
+        return WandB(run=run, mode=mode, project="test", save_dir=str(tmp_path / "wandb"), log_model=log_model)
 
     return make
 
@@ -132,7 +135,7 @@ def die_at(step):
 
 def test_an_online_run_that_was_killed_is_continued_without_a_gap_or_a_double_step(tmp_path, server):
     assert train(tmp_path, *TRAIN, before=partial(die_at, 35)).returncode == -signal.SIGKILL
-    done = train(tmp_path, "resume=latest")
+    done = train(tmp_path, "resume=latest", "logger.wandb.log_model=true")
     assert done.returncode == 0 and not done.stderr, done.stderr
     (run,) = server.runs.values()
     check_rows(run.rows, but={"samples"})  # what was not sent before the kill is taken from metrics.csv
@@ -143,6 +146,9 @@ def test_an_online_run_that_was_killed_is_continued_without_a_gap_or_a_double_st
     assert run.config["model"] == "nano" and run.config["trainer.max_steps"] == 60
     assert b"completed at step 60" in run.files["output.log"]
     assert server.url in done.stdout, "the address of the run"
+    options = [f"run=wandb:me/minigpt/{run.id}", "prompt=B", "max_new_tokens=8", "paths.log_dir=elsewhere"]
+    done = run_command("generate.py", options, tmp_path, os.environ)
+    assert done.returncode == 0 and done.stdout.startswith("B"), done.stderr
 
 
 def test_an_offline_run_that_was_killed_is_continued_without_a_gap_or_a_double_step(logger, server, tmp_path):
@@ -192,6 +198,44 @@ def test_a_server_that_dies_costs_a_line(logger, server, capfd, hangs):
     assert time.monotonic() - begun < 25
     errors = capfd.readouterr().err.splitlines()
     assert errors and all(line.startswith("W&B ") for line in errors) and len(errors) <= 2
+
+
+def test_the_best_checkpoint_is_an_artifact_of_a_run_that_wants_it(logger, server, tmp_path):
+    for mode in ("online", "offline"):
+        run = logger(mode, mode, log_model=True)
+        run.log_metrics({"train/loss": 2.0}, step=1)
+        run.finish(0)
+    sync(tmp_path / "wandb/wandb")
+    assert len(server.runs) == len(server.artifacts) == 2
+    for run_id, artifact in zip(server.runs, server.artifacts.values(), strict=True):
+        assert artifact["artifactCollectionName"] == f"model-{run_id}"
+        assert {alias["alias"] for alias in artifact["aliases"]} == {"best", "latest"} and artifact["committed"]
+        assert server.stored[artifact["entries"]["best.ckpt"]] == b"the weights"
+    run_id = next(iter(server.runs))
+    for reference in (f"wandb:me/test/{run_id}", f"wandb:me/test/model-{run_id}:latest"):
+        assert download_checkpoint(reference, tmp_path / reference[-6:]).read_text() == "the weights"
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("wandb:me/test/nothing", "model-nothing:best cannot be had"),
+        ("wandb:me/test", "must be wandb:ENTITY/PROJECT/RUN"),
+        ("wandb:me/../../x", "must be wandb:ENTITY/PROJECT/RUN"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_one_line(server, tmp_path, reference, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        download_checkpoint(reference, tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_a_download_without_a_key_asks_for_none(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(ValueError, match="wandb login"):
+        download_checkpoint("wandb:me/test/abc", tmp_path)
 
 
 def test_a_sweep_s_agent_gives_the_id(logger, monkeypatch):

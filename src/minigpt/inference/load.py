@@ -19,6 +19,7 @@ from minigpt import model as model_package
 from minigpt.data.tokenizer import LineTokenizer, Tokenizer, load_tokenizer
 from minigpt.devices import find_device
 from minigpt.inference.metadata import check_component_options, check_metadata
+from minigpt.inference.wandb_model import PREFIX, download_checkpoint
 from minigpt.model.objectives import Objective
 from minigpt.model.size import build_on_meta, check_model_memory
 from minigpt.runs.checkpoint_content import check_weights
@@ -85,8 +86,8 @@ def find_model(
     """Load the model of a run onto a device.
 
     Args:
-        reference: a run directory, a checkpoint, an exported model, or `latest`.
-        runs_dir: the directory of runs, for `latest`.
+        reference: a run directory, a checkpoint, an exported model, `latest`, or one at W&B, see `download_checkpoint`.
+        runs_dir: the directory of runs, for `latest`; downloads are beside it.
         device: auto, gpu, cpu, cuda or mps.
         average_last_n: average the weights of the run's newest n checkpoints (arXiv 1706.03762, section 6.1).
         trusted: see `build_model`.
@@ -94,7 +95,10 @@ def find_model(
     Raises:
         ValueError: there is no such run or device, or the run has fewer checkpoints.
     """
-    path = find_checkpoint(reference, Path(runs_dir))
+    if reference.startswith(PREFIX):
+        path = download_checkpoint(reference, Path(runs_dir).parent / "wandb" / "models")
+    else:
+        path = find_checkpoint(reference, Path(runs_dir))
     loaded = load_model(path, trusted) if average_last_n == 1 else load_average(path.parent, average_last_n, trusted)
     loaded.model.to(find_device(device))
     return loaded

@@ -12,6 +12,7 @@ from minigpt.runs.redaction import redact
 from minigpt.runs.untrusted import check_regular
 
 CHECKPOINTS = "checkpoints"
+BEST = "best.ckpt"
 METRICS = "metrics.csv"
 SAMPLES = "samples.md"
 TIME = "%Y-%m-%d_%H-%M-%S"
@@ -89,7 +90,7 @@ def start_time(directory: Path) -> str:
     return f"{datetime.fromtimestamp((directory / CONFIG).lstat().st_mtime):{TIME}}"
 
 
-def find_checkpoint(reference: str, runs_dir: Path, prefer: str = "best.ckpt") -> Path:
+def find_checkpoint(reference: str, runs_dir: Path, prefer: str = BEST) -> Path:
     """A checkpoint file: a path to it, or the preferred one of a run, else its last.
 
     Raises:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,10 +13,10 @@ from lightning.pytorch.loggers import Logger
 
 from minigpt.runs.directory import METRICS, is_rank_zero
 from minigpt.runs.labels import readable_config, short_name
-from minigpt.runs.log import LOG
 from minigpt.runs.redaction import redact
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import read_metrics
+from minigpt.training.wandb_files import upload_log, upload_model
 from minigpt.training.wandb_service import last_local_step, resolve_mode, say, wandb_settings, without_launch
 
 SLOW_S = 2  # a table asks the server something; one that takes longer to answer gets no more tables
@@ -39,6 +38,8 @@ class WandB(Logger):
         save_dir: where the offline files of all runs lie side by side.
         entity, group, job_type, notes: as in `wandb.init`; when None, its environment variables count.
         tags: words to find the run by.
+        log_model: at the end, upload the best checkpoint as an artifact with the aliases `best` and `latest`; the end
+            of the run then waits for it, up to two minutes.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class WandB(Logger):
         job_type: str | None = None,
         tags: list[str] | None = None,
         notes: str | None = None,
+        log_model: bool = False,
     ) -> None:
         super().__init__()
         if set(project) & set("/\\#?%:"):
@@ -71,6 +73,7 @@ class WandB(Logger):
         self._logged = -1  # the last step that the W&B run has
         self._samples: Any = None
         self._takes_samples = True
+        self._log_model = log_model
         self._options = {
             "project": project,
             "dir": save_dir,
@@ -120,7 +123,11 @@ class WandB(Logger):
 
         Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
         begin = partial(
-            wandb.init, resume="allow", reinit="finish_previous", settings=wandb_settings(), **redact(self._options)
+            wandb.init,
+            resume="allow",
+            reinit="finish_previous",
+            settings=wandb_settings(self._log_model),
+            **redact(self._options),
         )
         with without_launch():
             try:
@@ -214,7 +221,10 @@ class WandB(Logger):
             return
         self.save()
         if self.mode != "disabled":
-            self.attempt(self.upload_log)
+            assert self._run.directory is not None
+            self.attempt(partial(upload_log, self.wandb_run, self._run.directory))
+            if self._log_model:
+                self.attempt(partial(upload_model, self.wandb_run, self._run.directory, self.mode == "offline"))
         if exit_code > 128:
             self.attempt(self.wandb_run.mark_preempting)
         try:
@@ -223,13 +233,6 @@ class WandB(Logger):
             say(f"did not take everything in time: wandb sync {self.folder}")
         except Exception as error:
             say(f"failed: {error}")
-
-    def upload_log(self) -> None:
-        """Make `train.log` a file of the run, under the name that W&B shows as its console."""
-        assert self._run.directory is not None
-        path = Path(self.wandb_run.dir) / "output.log"
-        shutil.copyfile(self._run.directory / LOG, path)
-        self.wandb_run.save(str(path), base_path=str(path.parent), policy="now")
 
     def attempt(self, action: Callable[[], Any]) -> bool:
         """Do something of which a training must not fail: a server may say anything. Returns whether it worked."""

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import netrc
 import os
 import subprocess
 import sys
@@ -18,10 +17,12 @@ from urllib.parse import urlparse
 
 from minigpt.runs.redaction import redact
 from minigpt.runs.summary import git_commit, git_remote
+from minigpt.runs.wandb_key import has_api_key
 
 PROBE_TIMEOUT_S = 1.5  # for a server to answer at all
 INIT_TIMEOUT_S = 1.5  # for wandb to begin a run; after that it is logged offline
 FINISH_TIMEOUT_S = 2  # for wandb to end a run; what is not uploaded by then stays on the disk
+UPLOAD_TIMEOUT_S = 120  # the same where a checkpoint is to be uploaded
 FLUSH_S = 1.0  # between two writes of the local file, which a killed run leaves behind
 INSPECT_TIMEOUT_S = 20  # for reading the file of one earlier process; it takes a second
 
@@ -75,18 +76,6 @@ def last_local_step(save_dir: Path, run_id: str) -> int:
     return max(steps)
 
 
-def has_api_key(host: str) -> bool:
-    """Whether there is a key for a W&B server. `wandb.login` knows too, but takes five seconds without a network."""
-    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
-        return True
-    places = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
-    path = next((p for p in (Path(place).expanduser() for place in places if place) if p.is_file()), None)
-    try:
-        return path is not None and netrc.netrc(path).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
 def is_reachable(url: str) -> bool:
     """Whether a web server is_reachable at all."""
     try:
@@ -98,7 +87,7 @@ def is_reachable(url: str) -> bool:
     return True
 
 
-def wandb_settings() -> Any:
+def wandb_settings(log_model: bool = False) -> Any:
     """How wandb behaves: silent, quick to give up, and with nothing secret in what it notes of its own accord."""
     import wandb
 
@@ -107,7 +96,7 @@ def wandb_settings() -> Any:
         console="off",
         silent=True,
         init_timeout=INIT_TIMEOUT_S,
-        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout=UPLOAD_TIMEOUT_S if log_model else FINISH_TIMEOUT_S,
         finish_timeout_raises=True,
         x_transaction_log_flush_interval=FLUSH_S,
         x_disable_meta=redact(sys.argv) != sys.argv,  # the metadata has the command line, and it has a secret

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from minigpt.bounds import PositiveInt, Steps
 from minigpt.runs.checkpoint_io import AtomicCheckpointIO, check_space, link
-from minigpt.runs.directory import CHECKPOINTS, step_checkpoints, step_of
+from minigpt.runs.directory import BEST, CHECKPOINTS, step_checkpoints, step_of
 from minigpt.runs.run import Run
 from minigpt.training.module import LanguageModel, optimizer_step_is_done
 
@@ -69,7 +69,7 @@ class Checkpoints(Checkpoint):
     @property
     def best(self) -> Path:
         """The checkpoint with the lowest validation loss."""
-        return self.folder / "best.ckpt"
+        return self.folder / BEST
 
     @property
     def last(self) -> Path:
