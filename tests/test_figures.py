@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from benchmarks.classics import PAGE, RENAMED, tabulate
+from benchmarks.mutants.__main__ import GOAL
 from benchmarks.report import compose_config
 
 from minigpt.config.build import build
@@ -190,6 +191,17 @@ def test_a_run_waits_for_w_and_b_as_long_as_the_readme_says():
 
 def test_every_tenth_step_has_its_metrics():
     assert "every metric of every tenth step" in README and compose_config()["trainer"]["log_every_n_steps"] == 10
+
+
+def test_the_sentence_about_mutation_testing():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    (source,) = re.findall(r"<!-- mutants: (\S+) -->", page)
+    report = json.loads((ROOT / source).read_text())
+    total, survivors = report["packages"][-1], [row for row in report["mutants"] if row["status"] == "survived"]
+    said = f"has {total['mutants']} bugs, of which {total['killed']} are noticed ({total['percent']} %)"
+    assert said in " ".join(page.split()) and total["mutants"] == len(report["mutants"])
+    assert len(survivors) == total["survived"] and all(row["explanation"] for row in survivors)
+    assert total["percent"] >= GOAL and report["sample"] is None, "of the whole sample"
 
 
 @pytest.mark.parametrize("name", re.findall(r"<!-- table: (\w+) -->", PAGE.read_text()))
