@@ -33,6 +33,8 @@ def cli(tmp_path):
         env = {k: v for k, v in env.items() if k != "WANDB_API_KEY"} | environment
         if not {"--help", "--cfg"} & set(options):
             options = (*options, f"paths.log_dir={tmp_path / 'logs'}")
+        if "-m" in options:  # a report takes seconds; tests/report has its own
+            options = (*options, "hydra.callbacks.sweep.report=false")
         return run_command(script, options, tmp_path, env, timeout)
 
     return run

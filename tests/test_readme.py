@@ -17,7 +17,7 @@ QUICK = "model.num_layers=1 model.num_heads=2 model.dim=32 model.block_size=16 d
 
 def test_the_table_has_its_commands():
     assert len(COMMANDS) >= 10 and {c.split()[0] for c in COMMANDS} == {
-        f"src/{d}.py" for d in ("train", "evaluate", "generate", "export")
+        f"src/{d}.py" for d in ("train", "evaluate", "generate", "export", "report")
     }
 
 

@@ -15,10 +15,12 @@ from rich.table import Table
 
 from minigpt.cli import refuse
 from minigpt.config.errors import ConfigError
+from minigpt.report import load_writer
 from minigpt.runs.commands import fold_command, generate_command
 from minigpt.runs.ranking import COLUMNS, has_several_seeds, rank_jobs, write_ranking
 from minigpt.runs.seeds import FIGURES, compare_best_two, describe_comparison, summarize_configurations
 from minigpt.runs.summary import read_summary
+from minigpt.runs.untrusted import first_line
 
 OFTEN_EQUAL = {"reference_loss", "val_loss_best_step", "parameters", "status"}
 HEADINGS = {"val_bpc_best": "val bpc", "val_loss_best": "val loss", "val_loss_best_step": "at step"}
@@ -27,7 +29,14 @@ LESS_USED, WIDE = {"rank", "tokens_per_s"}, 100  # columns that need more charac
 
 
 class SweepRanking(Callback):
-    """Hydra calls it before and after a multirun."""
+    """Hydra calls it before and after a multirun.
+
+    Args:
+        report: write report.html, where the plotting libraries are installed.
+    """
+
+    def __init__(self, report: bool = True) -> None:
+        self.report = report
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         atexit.register(remove_unstarted, Path(config.hydra.sweep.dir))
@@ -42,6 +51,8 @@ class SweepRanking(Callback):
             refuse(ConfigError("the sweep has no jobs: a glob in it matches nothing"))
         write_ranking(sweep_dir, rows)
         show_ranking(rows, sweep_dir, f"{config.paths.log_dir}/wandb/wandb")
+        if self.report:
+            report_sweep(sweep_dir)
         if any(row["status"] != "completed" for row in rows):
             sys.exit(1)
 
@@ -66,6 +77,15 @@ def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) ->
             console.print(line, soft_wrap=True, markup=False)
     if Path(wandb_dir).is_dir():
         console.print(f"compare   wandb leet {wandb_dir}")
+
+
+def report_sweep(sweep_dir: Path) -> None:
+    """Write the sweep's report; one line says where it is, or why there is none."""
+    try:
+        page = load_writer()(str(sweep_dir), sweep_dir)
+        print(f"report    {page}")
+    except Exception as error:  # the exit code of a sweep is that of its jobs, whatever is wrong with its report
+        print(f"no report {first_line(error)}")
 
 
 def runs_table(rows: list[dict[str, Any]], console: Console) -> Table:

@@ -129,7 +129,7 @@ def test_a_terminal_of_80_columns_cuts_no_name_and_no_figure(tmp_path, monkeypat
 
 def test_the_terminal_tells_the_paired_comparison(tmp_path, capsys):
     show_ranking(make_sweep(tmp_path), tmp_path, "nowhere")
-    said = "optimizer=muon is better than optimizer=adamw by 0.0750 ± 0.0210 bits per character, paired over 4 seeds"
+    said = "optimizer=muon has 0.0750 ± 0.0210 fewer bits per character than optimizer=adamw, paired over 4 seeds"
     assert said in capsys.readouterr().out
 
 

@@ -41,7 +41,7 @@ PASSED = {
 # stands for itself; in a path or a name `null` and `${...}` keep their meaning, and a leading `~` is the home folder.
 TEXTS = frozenset({"prompt", "callbacks.samples.prompt", "data.drop_chars"})
 PATHS = frozenset(
-    {"name", "precision", "resume", "run", "eval_text", "prompt_file", "stop", "output"}
+    {"name", "precision", "resume", "run", "runs", "eval_text", "prompt_file", "stop", "output"}
     | {"paths.data_dir", "paths.log_dir", "paths.run_dir", "paths.runs_dir", "data.path", "data.url"}
 )
 
@@ -126,4 +126,12 @@ class Export:
     paths: Annotated[Paths, doc("where to read and write")]
 
 
-COMMANDS = {"train": Train, "evaluate": Evaluate, "generate": Generate, "export": Export}
+@dataclass
+class Report:
+    """Write a report of runs: one HTML page, and its figures as PNG and SVG."""
+
+    runs: Annotated[str, doc("a run directory, a sweep's, latest, or a glob in quotes")]
+    paths: Annotated[Paths, doc("where to read and write")]
+
+
+COMMANDS = {"train": Train, "evaluate": Evaluate, "generate": Generate, "export": Export, "report": Report}

@@ -6,16 +6,29 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minigpt.runs.directory import METRICS, SAMPLES, replace_text
 from minigpt.runs.untrusted import UntrustedFileError, read_text
 
+SAMPLE = re.compile(
+    r"^## Step (\d{1,18}), validation loss ([\d.]{1,20}|nan|inf).*?$(.*?)(?=^## Step \d|\Z)", re.M | re.S | re.A
+)
 SAMPLE_HEADING = re.compile(r"^## Step (\d{1,18}), validation loss", re.MULTILINE | re.ASCII)
 STEP = re.compile(r"\d{1,18}", re.ASCII)
 MAX_METRICS_BYTES = 1 << 27
 MAX_COLUMNS = 1000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample of the model of one step, with its validation loss as it is written in samples.md."""
+
+    step: int
+    loss: str
+    text: str
 
 
 def check_written(directory: Path) -> None:
@@ -69,6 +82,13 @@ def write_metrics(path: Path, columns: list[str], records: Iterable[Mapping[str,
 def read_samples(path: Path) -> str:
     """The text of a samples file, empty when there is none. Raises UntrustedFileError."""
     return read_text(path) if os.path.lexists(path) else ""
+
+
+def iter_samples(text: str) -> Iterator[Sample]:
+    """The samples of a samples file, oldest first."""
+    for match in SAMPLE.finditer(text):
+        body = match[3].strip().removeprefix("```").removesuffix("```").strip("\n")
+        yield Sample(int(match[1]), match[2], body)
 
 
 def truncate_samples(path: Path, step: int) -> None:

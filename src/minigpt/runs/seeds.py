@@ -99,6 +99,6 @@ def describe_comparison(comparison: Mapping[str, Any] | None) -> str:
     difference, error, p = (comparison[key] for key in ("difference", "difference_stderr", "p"))
     test = "the differences are all the same, so no test" if p is None else f"t = {comparison['t']:.2f}, p = {p:.2g}"
     return (
-        f"{comparison['best']} is better than {comparison['second']} by {difference:.4f} ± {error:.4f} bits per "
-        f"character, paired over {comparison['seeds']} seeds ({test}, two-sided t-test)"
+        f"{comparison['best']} has {difference:.4f} ± {error:.4f} fewer bits per character than "
+        f"{comparison['second']}, paired over {comparison['seeds']} seeds ({test}, two-sided t-test)"
     )

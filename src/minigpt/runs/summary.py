@@ -15,9 +15,9 @@ SUMMARY = "summary.json"
 NUMBER: tuple[type, ...] = (int, float, type(None))
 TEXT: tuple[type, ...] = (str, type(None))
 TYPES: dict[str, tuple[type, ...]] = {  # of what is read from a summary
-    **dict.fromkeys(("status", "error", "wandb_id", "wandb_name", "best_checkpoint", "last_checkpoint"), TEXT),
+    **dict.fromkeys(("status", "error", "text", "wandb_id", "wandb_name", "best_checkpoint", "last_checkpoint"), TEXT),
     **dict.fromkeys(("val_loss_best", "val_bpc_best", "reference_loss", "train_s", "tokens_per_s"), NUMBER),
-    **dict.fromkeys(("val_loss_best_step", "parameters", "seed"), (int, type(None))),
+    **dict.fromkeys(("val_loss_best_step", "parameters", "seed", "tokens", "flops_per_token"), (int, type(None))),
     "steps": (int,),
     "wall_clock_s": (int, float),
     "overrides": (list,),

@@ -119,6 +119,7 @@ def measured(trainer: Trainer, module: LanguageModel, data: TextDataModule, run:
         "train_s": metrics.train_s,
         "parameters": parameters,
         **({"active_parameters": active} if active < parameters else {}),
+        "flops_per_token": flops_per_token(module.model, data.block_size),
         "val_loss": metrics.val.get("val/loss"),
         "val_bpc": metrics.val.get("val/bpc"),
         "val_loss_best": loss,
