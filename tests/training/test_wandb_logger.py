@@ -7,18 +7,24 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import wandb
+import yaml
+from benchmarks.report import compose_config
 from tests.forkserver import run_command
 from tests.wandb_server import KEY, serving
 
 from minigpt.inference.wandb_model import download_checkpoint
+from minigpt.runs.labels import readable_config, short_name
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import write_metrics
 from minigpt.training.callbacks.metrics import Metrics
+from minigpt.training.run_report import SUMMARIZED
 from minigpt.training.wandb_logger import SAMPLE_COLUMNS, WandB
 
+ROOT = Path(__file__).parents[2]
 TRAIN = "debug=fast logger=wandb optimizer.lr=0.01 trainer.max_steps=60 trainer.log_every_n_steps=5".split()
 TRAIN += "+callbacks.samples.max_new_tokens=8 logger.wandb.group=ours logger.wandb.job_type=trial tags=[a,b]".split()
 TRAIN += "logger.wandb.notes=why logger.wandb.entity=me paths.runs_dir=${paths.log_dir}/runs".split()
@@ -241,3 +247,15 @@ def test_a_download_without_a_key_asks_for_none(server, tmp_path, monkeypatch):
 def test_a_sweep_s_agent_gives_the_id(logger, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_ID", "abc")
     assert logger("1", "disabled").version == "abc"
+
+
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_the_agent_of_a_sweep_runs_a_command_that_exists(end):
+    sweep = yaml.safe_load((ROOT / "sweep.yaml").read_text())
+    given = {name: choice[end] for name, choice in sweep["parameters"].items()}
+    assert sweep["command"][:3] == ["${env}", "${interpreter}", "${program}"] and (ROOT / sweep["program"]).is_file()
+    assert sweep["command"][-1] == "${args_no_hyphens}" and sweep["metric"]["name"] in SUMMARIZED
+    overrides = sweep["command"][3:-1] + [f"{name}={value}" for name, value in given.items()]
+    config = compose_config(*overrides)
+    assert given.items() <= readable_config(config, {}).items(), "under the names that W&B has for the parameters"
+    assert short_name(overrides).startswith("dev_split=true lr=")
