@@ -86,7 +86,7 @@ def records(folder):
 
 def sync(folder):
     """Upload the local files in a folder, the oldest first."""
-    folders = sorted(map(str, folder.glob("*run-*")))
+    folders = sorted(map(str, folder.glob("offline-run-*")))
     subprocess.run([sys.executable, "-m", "wandb", "sync", *folders], check=True, capture_output=True)
 
 

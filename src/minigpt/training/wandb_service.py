@@ -66,14 +66,15 @@ def resolve_mode(mode: str) -> str:
 
 def last_local_step(save_dir: Path, run_id: str) -> int:
     """The last step in what earlier processes have written of a run to this disk; -1 when that is nothing."""
-    steps = [-1]
-    for file in Path(save_dir, "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb"):
+    files = Path(save_dir, "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
         with suppress(OSError, subprocess.SubprocessError, ValueError, AttributeError):
             done = subprocess.run(command, capture_output=True, text=True, timeout=INSPECT_TIMEOUT_S, check=True)
-            step = json.loads(done.stdout).get("summary", {}).get("step", -1)
-            steps.append(step if isinstance(step, int) else -1)
-    return max(steps)
+            step = json.loads(done.stdout).get("summary", {}).get("step")
+            if isinstance(step, int):
+                return step
+    return -1
 
 
 def is_reachable(url: str) -> bool:
