@@ -4,11 +4,14 @@ const report = JSON.parse(document.getElementById("report-data").textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
 async function draw() {
-  const config = dark.matches ? report.dark : report.light;
+  const colors = dark.matches ? report.dark : report.light;
   for (const [name, spec] of Object.entries(report.specs)) {
-    const options = { config, renderer: "svg", actions: false, defaultStyle: false, tooltip: { disableDefaultStyle: true } };
+    const element = document.getElementById("figure-" + name);
+    const legend = { ...colors.legend, labelLimit: Math.max(120, element.clientWidth - 110) };
+    const options = { config: { ...colors, legend }, renderer: "svg", actions: false, defaultStyle: false };
+    options.tooltip = { disableDefaultStyle: true };
     options.ast = true;  // expressions are interpreted: the page's policy allows no code from text
-    await window.vegaEmbed(document.getElementById("figure-" + name), spec, options);
+    await window.vegaEmbed(element, spec, options);
   }
 }
 
