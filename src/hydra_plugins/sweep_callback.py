@@ -18,13 +18,12 @@ from minigpt.config.errors import ConfigError
 from minigpt.report import load_writer
 from minigpt.runs.commands import fold_command, generate_command
 from minigpt.runs.ranking import COLUMNS, has_several_seeds, rank_jobs, write_ranking
-from minigpt.runs.seeds import FIGURES, compare_best_two, describe_comparison, summarize_configurations
+from minigpt.runs.seeds import FIGURES, compare_best_two, describe_comparison, format_figure, summarize_configurations
 from minigpt.runs.summary import read_summary
 from minigpt.runs.untrusted import first_line
 
 OFTEN_EQUAL = {"reference_loss", "val_loss_best_step", "parameters", "status"}
 HEADINGS = {"val_bpc_best": "val bpc", "val_loss_best": "val loss", "val_loss_best_step": "at step"}
-DECIMALS = {"train_s": 1, "tokens_per_s": 0}  # of numbers; four of the others
 LESS_USED, WIDE = {"rank", "tokens_per_s"}, 100  # columns that need more characters than this
 
 
@@ -143,7 +142,7 @@ def show_mean(entry: dict[str, Any], figure: str) -> str:
 def show(value: Any, column: str) -> str:
     """A table's cell."""
     if isinstance(value, float):
-        return f"{value:,.{DECIMALS.get(column, 4)}f}"
+        return format_figure(column, value)
     return "-" if value is None else escape(str(value))
 
 

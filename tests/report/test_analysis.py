@@ -1,3 +1,5 @@
+"""The tables of a report, against numpy and by hand."""
+
 import numpy as np
 import pytest
 from tests.report.conftest import write_run
@@ -9,6 +11,7 @@ from minigpt.report.analysis import (
     cost_table,
     importances,
     notes_on,
+    runs_table,
     show_option,
     varied_options,
 )
@@ -32,6 +35,16 @@ def test_means_and_errors_on_the_page_are_numpy_s(sweep):
         "optimizer=adamw model.dim=32",
     ]
     assert {row[-1] for row in table.rows} == {"2"}
+
+
+def test_a_table_has_the_columns_that_are_of_use(sweep):
+    table = configurations_table(summarize_configurations(run.row() for run in read(sweep)))
+    assert table.rows[0][3:5] == ["2.0 ± 0.0", "2,500 ± 0"]
+    several, one = runs_table(read(sweep)), runs_table(read(sweep)[:1])
+    assert several.columns == [one.columns[0], "configuration", *one.columns[1:]]
+    for table in (several, one):
+        row = dict(zip(table.columns, table.rows[0], strict=True))
+        assert (row["seed"], row["at step"], row["status"]) == ("1", "30", "completed")
 
 
 def test_options_that_differ(sweep):

@@ -1,3 +1,5 @@
+"""The page of a report: what it holds, and that it needs nothing from outside."""
+
 import base64
 import hashlib
 import json

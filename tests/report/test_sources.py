@@ -1,3 +1,5 @@
+"""Which runs a report is of, and what it says of those that cannot be read."""
+
 import pytest
 from tests.report.conftest import write_run
 

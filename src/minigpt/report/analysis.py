@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from minigpt.report.sources import ReportedRun
-from minigpt.runs.seeds import mean_and_error
+from minigpt.runs.seeds import format_figure, mean_and_error
 
 NOT_COMPARED = ("paths.", "seed", "data.seed", "name", "tags", "resume")
 DEFAULT = "(default)"
@@ -40,9 +40,10 @@ def show(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def show_mean(mean: float | None, error: float | None) -> str:
-    """Return a mean with its standard error where there is one."""
-    return show(mean) + (f" ± {show(error)}" if error is not None else "")
+def show_mean(entry: Mapping[str, Any], figure: str) -> str:
+    """Return the mean of a configuration's figure, with its standard error where there is one."""
+    values = [entry[figure], entry[f"{figure}_stderr"]]
+    return " ± ".join(format_figure(figure, value) for value in values if value is not None) or "–"
 
 
 def configurations_table(configurations: Sequence[Mapping[str, Any]]) -> Table:
@@ -51,8 +52,7 @@ def configurations_table(configurations: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [
             entry["configuration"],
-            *(show_mean(entry[key], entry[f"{key}_stderr"]) for key in ("val_bpc_best", "val_loss_best", "train_s")),
-            show_mean(entry["tokens_per_s"], entry["tokens_per_s_stderr"]),
+            *(show_mean(entry, figure) for figure in ("val_bpc_best", "val_loss_best", "train_s", "tokens_per_s")),
             f"{entry['seeds']} of {entry['runs']}" if entry["seeds"] != entry["runs"] else show(entry["seeds"]),
         ]
         for entry in configurations
@@ -74,6 +74,8 @@ def runs_table(runs: Sequence[ReportedRun]) -> Table:
         ]
         for row in (run.row() for run in runs)
     ]
+    if len(runs) == 1:  # nothing tells it apart
+        columns, rows = [c for c in columns if c != "configuration"], [[rows[0][0], *rows[0][2:]]]
     caption = "Each run, the fewest bits per character first" if len(runs) > 1 else "The result of the run"
     return Table(caption, [*columns, "status"], rows, best=0)
 

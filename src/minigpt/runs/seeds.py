@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 FIGURES = ("val_bpc_best", "val_loss_best", "train_s", "tokens_per_s")
+DECIMALS = {"train_s": 1, "tokens_per_s": 0}  # of figures as they are shown; four of the others
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -102,3 +103,8 @@ def describe_comparison(comparison: Mapping[str, Any] | None) -> str:
         f"{comparison['best']} has {difference:.4f} ± {error:.4f} fewer bits per character than "
         f"{comparison['second']}, paired over {comparison['seeds']} seeds ({test}, two-sided t-test)"
     )
+
+
+def format_figure(name: str, value: float) -> str:
+    """Return a figure of a run as it is shown, with as many decimals as are of use."""
+    return f"{value:,.{DECIMALS.get(name, 4)}f}"
