@@ -38,6 +38,7 @@ def figures(trainer, tmp_path, monkeypatch):
 def test_the_figures_of_a_run(trainer, tmp_path, monkeypatch):
     assert figures(trainer, tmp_path, monkeypatch) == {
         **{"steps": 6, "tokens": 6 * 4 * 16, "wall_clock_s": pytest.approx(107), "train_s": 20, "parameters": 8},
+        "flops_per_token": 36,
         **{"val_loss": 2.0, "val_bpc": 1.0, "val_loss_best": 1.5, "val_loss_best_step": 4},
         **{"val_bpc_best": pytest.approx(1.5 * 0.5 / math.log(2)), "tokens_per_s": 6 * 4 * 16 / 20},
         "mfu_peak": "by hand",

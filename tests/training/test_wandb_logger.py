@@ -23,6 +23,7 @@ from minigpt.runs.run_files import write_metrics
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.run_report import SUMMARIZED
 from minigpt.training.wandb_logger import SAMPLE_COLUMNS, WandB
+from minigpt.training.wandb_service import wandb_settings
 
 ROOT = Path(__file__).parents[2]
 TRAIN = "debug=fast logger=wandb optimizer.lr=0.01 trainer.max_steps=60 trainer.log_every_n_steps=5".split()
@@ -259,3 +260,10 @@ def test_the_agent_of_a_sweep_runs_a_command_that_exists(end):
     config = compose_config(*overrides)
     assert given.items() <= readable_config(config, {}).items(), "under the names that W&B has for the parameters"
     assert short_name(overrides).startswith("dev_split=true lr=")
+
+
+def test_only_a_server_is_given_little_time():
+    """Without one the local file is all there is: a run that gave up waiting for it on a busy machine lost it."""
+    online, offline = wandb_settings("online"), wandb_settings("offline")
+    assert online.init_timeout < 2 and online.finish_timeout <= 2
+    assert min(offline.init_timeout, offline.finish_timeout) >= 30

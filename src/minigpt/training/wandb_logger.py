@@ -122,21 +122,15 @@ class WandB(Logger):
         import wandb  # a third of a second that other loggers do not need
 
         Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
-        begin = partial(
-            wandb.init,
-            resume="allow",
-            reinit="finish_previous",
-            settings=wandb_settings(self._log_model),
-            **redact(self._options),
-        )
+        begin = partial(wandb.init, resume="allow", reinit="finish_previous", **redact(self._options))
         with without_launch():
             try:
-                self.wandb_run = begin(mode=self.mode)
+                self.wandb_run = begin(mode=self.mode, settings=wandb_settings(self.mode, self._log_model))
             except wandb.Error:
                 self.mode = "offline"
                 wandb.teardown()  # its service still holds the run; this takes as long again
                 say("does not answer: this run is logged offline")
-                self.wandb_run = begin(mode=self.mode)
+                self.wandb_run = begin(mode=self.mode, settings=wandb_settings(self.mode))
         self.wandb_run.define_metric("step", hidden=True)
         self.wandb_run.define_metric("*", step_metric="step")
         self.wandb_run.define_metric("val/loss", step_metric="step", summary="min")

@@ -23,6 +23,7 @@ PROBE_TIMEOUT_S = 1.5  # for a server to answer at all
 INIT_TIMEOUT_S = 1.5  # for wandb to begin a run; after that it is logged offline
 FINISH_TIMEOUT_S = 2  # for wandb to end a run; what is not uploaded by then stays on the disk
 UPLOAD_TIMEOUT_S = 120  # the same where a checkpoint is to be uploaded
+LOCAL_TIMEOUT_S = 60  # for either without a server: a busy machine may take seconds, and nothing is there but this file
 FLUSH_S = 1.0  # between two writes of the local file, which a killed run leaves behind
 INSPECT_TIMEOUT_S = 20  # for reading the file of one earlier process; it takes a second
 
@@ -88,16 +89,17 @@ def is_reachable(url: str) -> bool:
     return True
 
 
-def wandb_settings(log_model: bool = False) -> Any:
-    """How wandb behaves: silent, quick to give up, and with nothing secret in what it notes of its own accord."""
+def wandb_settings(mode: str = "online", log_model: bool = False) -> Any:
+    """How wandb behaves: silent, no long waits for a server, and nothing secret in what it notes of its own accord."""
     import wandb
 
+    finish_timeout = UPLOAD_TIMEOUT_S if log_model else FINISH_TIMEOUT_S
     commit = git_commit()
     return wandb.Settings(
         console="off",
         silent=True,
-        init_timeout=INIT_TIMEOUT_S,
-        finish_timeout=UPLOAD_TIMEOUT_S if log_model else FINISH_TIMEOUT_S,
+        init_timeout=INIT_TIMEOUT_S if mode == "online" else LOCAL_TIMEOUT_S,
+        finish_timeout=finish_timeout if mode == "online" else LOCAL_TIMEOUT_S,
         finish_timeout_raises=True,
         x_transaction_log_flush_interval=FLUSH_S,
         x_disable_meta=redact(sys.argv) != sys.argv,  # the metadata has the command line, and it has a secret
