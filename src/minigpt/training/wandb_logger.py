@@ -76,7 +76,7 @@ class WandB(Logger):
         self._log_model = log_model
         self._options = {
             "project": project,
-            "dir": save_dir,
+            "dir": str(Path(save_dir).absolute()),  # a wandb service that is running already has another directory
             "entity": entity,
             "name": run.previous_summary.get("wandb_name")
             or os.environ.get("WANDB_NAME")
