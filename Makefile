@@ -48,7 +48,7 @@ $(DEV_STAMP): $(STAMP)
 train: $(STAMP) ## train on Tiny Shakespeare: make train ARGS="model=small"
 	@$(BIN)/python src/train.py $(if $(or $(findstring data=,$(ARGS)),$(findstring data.path=,$(ARGS)),$(findstring resume=,$(ARGS)),$(findstring debug=,$(ARGS))),,$$($(BIN)/python -m minigpt.synthetic_fallback)) $(ARGS)
 
-test: $(DEV_STAMP) ## run the tests (under five minutes on two cores)
+test: $(DEV_STAMP) ## run the tests (5 to 11 minutes on two cores)
 	@$(BIN)/python -m pytest
 
 check: $(DEV_STAMP) ## check style and types, also as on Windows
@@ -75,10 +75,10 @@ classics: $(STAMP) ## train and draw what docs/classics.md has (30 minutes)
 	@$(INSTALL) -c constraints.txt -e '.[docs]'
 	@$(BIN)/python -m benchmarks.classics $(ARGS)
 
-faults: $(DEV_STAMP) ## cause faults: kill -9, full disks, ... (10 minutes)
+faults: $(DEV_STAMP) ## cause faults: kill -9, full disks, ... (15 minutes)
 	@$(BIN)/python -m benchmarks.faults
 
-mutants: $(DEV_STAMP) ## count the small bugs that the tests notice (15 minutes)
+mutants: $(DEV_STAMP) ## count the small bugs that the tests notice (half an hour)
 	@$(BIN)/python -m benchmarks.mutants $(ARGS)
 
 audit: $(TOOLS)/.installed ## check the pinned versions for known vulnerabilities

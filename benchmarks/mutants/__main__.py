@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,15 +40,18 @@ def choose(arguments: argparse.Namespace) -> list[Mutant]:
     return named_mutants() + sample(every, arguments.sample or 30, arguments.seed)
 
 
-def measure_baseline(base: Path, packages: set[str]) -> dict[str, float]:
-    """Run the tests of some packages, or all for none, on the tree as it is; returns the seconds of each test file.
+def measure_baseline(base: Path, packages: set[str], known: Container[str] = ()) -> dict[str, float]:
+    """Run the tests of some packages, or all for none, on the tree as it is, but for the files that are known.
+
+    Returns:
+        The seconds of each test file.
 
     Raises:
         SystemExit: a test fails without any bug.
     """
     seconds: dict[str, float] = {}
     for files in stages(base / "tree", "model/gpt.py"):
-        chosen = [file for file in files if not packages or file.split("/")[1] in packages]
+        chosen = [f for f in files if f not in known and (not packages or f.split("/")[1] in packages)]
         outcome, found = run_tests(base, chosen, 3600)
         if outcome.status != "survived":
             sys.exit(f"without any bug: {outcome.status} {outcome.by}; see {base}/output.txt")
@@ -70,7 +73,7 @@ def trials(mutants: list[Mutant], base: Path, arguments: argparse.Namespace) -> 
             else:
                 yield mutant, outcome
         if survivors:
-            seconds = measure_baseline(base, set())
+            seconds |= measure_baseline(base, set(), seconds)
             yield from try_all(pool, survivors, base, seconds, near=False)
 
 

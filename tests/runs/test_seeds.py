@@ -14,7 +14,7 @@ from rich.console import Console
 from scipy import stats
 
 from hydra_plugins.process_launcher import ProcessLauncher
-from hydra_plugins.sweep_callback import show_ranking
+from hydra_plugins.sweep_callback import SweepRanking, show_ranking
 from minigpt.runs.ranking import rank_jobs, write_ranking
 from minigpt.runs.seeds import compare_best_two, paired_t_test, summarize_configurations, two_sided_p
 from minigpt.runs.summary import write_summary
@@ -149,3 +149,13 @@ def test_a_folder_in_a_summary_s_place_costs_its_own_row_alone(tmp_path, monkeyp
         launcher.run(index, [f"seed={index}"])
     assert [(row["job"], row["status"]) for row in rank_jobs(tmp_path)] == [(0, "failed"), (1, "failed")]
     assert "is not a regular file" in rank_jobs(tmp_path)[0]["error"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_sweep_ends_with_a_report_unless_it_is_turned_off(tmp_path, monkeypatch, wanted):
+    make_sweep(tmp_path)
+    reported = []
+    monkeypatch.setattr("hydra_plugins.sweep_callback.report_sweep", reported.append)
+    config = {"trainer": {}, "hydra": {"sweep": {"dir": str(tmp_path)}}, "paths": {"log_dir": str(tmp_path)}}
+    SweepRanking(report=wanted).on_multirun_end(OmegaConf.create(config))
+    assert reported == ([tmp_path] if wanted else []) and (tmp_path / "ranking.csv").is_file()

@@ -3,12 +3,12 @@
 import glob
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minigpt.runs.directory import CONFIG, METRICS, SAMPLES, find_run
+from minigpt.runs.labels import flatten
 from minigpt.runs.ranking import configuration_name, differing_options, read_job, seed_of
 from minigpt.runs.run_files import Sample, iter_samples, read_metrics, read_samples
 from minigpt.runs.untrusted import UntrustedFileError, check_mapping, read_yaml
@@ -135,15 +135,6 @@ def read_config(run: ReportedRun) -> None:
     path = run.directory / CONFIG
     if os.path.lexists(path):
         run.config = dict(flatten(check_mapping(read_yaml(path), path)))
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value of a configuration with its dotted name."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def read_curves(run: ReportedRun) -> None:

@@ -34,12 +34,20 @@ def readable_config(config: Mapping[str, Any], choices: Mapping[str, Any]) -> di
     return chosen | {key: value for key, value in options(config) if top_level(key) not in (*UNNAMED, "name")}
 
 
-def options(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+def options(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The options with a value in a nested configuration, by their dotted names."""
-    for key, value in node.items():
+    for path, value in flatten(config):
+        name = path.rpartition(".")[2]
+        if value is not None and not name.startswith("_") and not name.endswith("_dir"):
+            yield path, value
+
+
+def flatten(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value of a nested configuration with its dotted name."""
+    for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from options(value, f"{place}{key}.")
-        elif value is not None and not key.startswith("_") and not key.endswith("_dir"):
+            yield from flatten(value, f"{place}{key}.")
+        else:
             yield f"{place}{key}", value
 
 

@@ -172,7 +172,9 @@ class WandB(Logger):
         if not is_rank_zero() or not self._takes_samples or step <= self._logged:
             return
         import wandb
-        import wandb.apis.public  # now, so that it is not a part of how long the server takes
+
+        if self.mode == "online":
+            import wandb.apis.public  # now, so that it is not a part of how long the server takes
 
         if self._samples is None:
             self._samples = wandb.Table(columns=SAMPLE_COLUMNS, log_mode="INCREMENTAL")
