@@ -22,7 +22,7 @@ from minigpt.runs.run import Run
 from minigpt.runs.run_files import write_metrics
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.run_report import SUMMARIZED
-from minigpt.training.wandb_logger import SAMPLE_COLUMNS, WandB
+from minigpt.training.wandb_logger import SAMPLE_COLUMNS, SLOW_S, WandB
 from minigpt.training.wandb_service import wandb_settings
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,7 @@ def server(monkeypatch):
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+        monkeypatch.setenv("WANDB_HTTP_TIMEOUT", str(SLOW_S))  # wandb reads it once, when a download is the first test
         wandb.teardown()  # it keeps the settings of the environment that it met first
         yield server
         wandb.teardown()
@@ -71,9 +72,9 @@ def logger(tmp_path):
     return make
 
 
-def train(folder, *options, before=None, mode="online"):
+def train(folder, *options, before=None, mode="online", **environment):
     """A training in a process of its own."""
-    environment = os.environ | {"MINIGPT_DATA_DIR": str(folder / "data"), "WANDB_MODE": mode}
+    environment = os.environ | {"MINIGPT_DATA_DIR": str(folder / "data"), "WANDB_MODE": mode} | environment
     return run_command("train.py", [*options, "paths.log_dir=logs"], folder, environment, before=before)
 
 
@@ -109,16 +110,19 @@ def check_samples(tables, steps):
 
 
 @pytest.fixture
-def service():
-    """A service of wandb that runs already, and that a process below this one inherits; it has this directory."""
-    wandb.setup().ensure_service()
-    assert os.environ["WANDB_SERVICE"]
-    yield
-    wandb.teardown()
+def service(tmp_path_factory):
+    """The address of a service of wandb that runs already, in another directory, as below `wandb agent`."""
+    code = "import os, sys, wandb; wandb.setup().ensure_service(); print(os.environ['WANDB_SERVICE'], flush=True)"
+    command = [sys.executable, "-c", f"{code}; sys.stdin.read()"]
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with subprocess.Popen(command, cwd=elsewhere, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.stdin.close()
 
 
 def test_an_offline_run_has_it_all(tmp_path, service):
-    done = train(tmp_path, *TRAIN, mode="offline")
+    done = train(tmp_path, *TRAIN, mode="offline", WANDB_SERVICE=service)
     assert done.returncode == 0, done.stderr
     found, folder = records(tmp_path)
     kinds = {kind: [record[kind] for record in found if record["type"] == kind] for kind in {r["type"] for r in found}}

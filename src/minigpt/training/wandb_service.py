@@ -67,7 +67,7 @@ def resolve_mode(mode: str) -> str:
 
 def last_local_step(save_dir: Path, run_id: str) -> int:
     """The last step in what earlier processes have written of a run to this disk; -1 when that is nothing."""
-    files = Path(save_dir, "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")
+    files = Path(save_dir, "wandb").glob(f"*run-*/run-{run_id}.wandb")
     for file in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(file)]
         with suppress(OSError, subprocess.SubprocessError, ValueError, AttributeError):
