@@ -60,8 +60,12 @@ class Objective(ABC):
         """Return the losses to minimise and to report [nats per token] for token ids and targets [B, T]."""
 
     @abstractmethod
+    def predictions(self, model: nn.Module, tokens: Tokens, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits [B, T, V] that are scored, and the targets [B, T] that they are scored against."""
+
     def score(self, model: nn.Module, tokens: Tokens, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return sums over the counted targets: loss [nats], correct predictions, number of targets."""
+        return sum_scores(*self.predictions(model, tokens, targets))
 
     def check(self, model: nn.Module, *, block_size: int, seq2seq: bool) -> None:
         """Check that a model can be trained towards this objective.
@@ -110,8 +114,8 @@ class NextToken(Objective):
             return loss, loss
         return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing), loss
 
-    def score(self, model: nn.Module, tokens: Tokens, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return sum_scores(model(tokens), targets)
+    def predictions(self, model: nn.Module, tokens: Tokens, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return model(tokens), targets
 
     def check(self, model: nn.Module, *, block_size: int, seq2seq: bool) -> None:
         super().check(model, block_size=block_size, seq2seq=seq2seq)
@@ -177,10 +181,10 @@ class MaskedTokens(Objective):
         loss = loss / (targets != IGNORE_INDEX).sum().clamp(min=1)
         return loss + auxiliary_loss(model), loss
 
-    def score(self, model: nn.Module, tokens: Tokens, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def predictions(self, model: nn.Module, tokens: Tokens, targets: Tensor) -> tuple[Tensor, Tensor]:
         assert isinstance(tokens, Tensor)  # see check
         inputs, targets = self.mask_tokens(tokens, targets, hash_positions(tokens), mask_id(model))
-        return sum_scores(model(inputs), targets)
+        return model(inputs), targets
 
     def mask_tokens(self, tokens: Tensor, targets: Tensor, numbers: Tensor, mask: int) -> tuple[Tensor, Tensor]:
         """Return the model's inputs and targets, each [B, T].
