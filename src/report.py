@@ -9,9 +9,11 @@ from minigpt.cli import command
 def main(config: dict[str, Any]) -> None:
     from pathlib import Path
 
+    from minigpt.config.packaged import typed_targets
     from minigpt.report import load_writer
 
-    page = load_writer()(config["runs"], Path(config["paths"]["runs_dir"]))
+    paths = config["paths"]
+    page = load_writer()(config["runs"], Path(paths["runs_dir"]), paths["data_dir"], typed_targets())
     print(f"report  {page}")
 
 

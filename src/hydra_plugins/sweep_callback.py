@@ -51,7 +51,7 @@ class SweepRanking(Callback):
         write_ranking(sweep_dir, rows)
         show_ranking(rows, sweep_dir, f"{config.paths.log_dir}/wandb/wandb")
         if self.report:
-            report_sweep(sweep_dir)
+            report_sweep(sweep_dir, config.paths.data_dir)
         if any(row["status"] != "completed" for row in rows):
             sys.exit(1)
 
@@ -78,10 +78,10 @@ def show_ranking(rows: list[dict[str, Any]], sweep_dir: Path, wandb_dir: str) ->
         console.print(f"compare   wandb leet {wandb_dir}")
 
 
-def report_sweep(sweep_dir: Path) -> None:
+def report_sweep(sweep_dir: Path, data_dir: str) -> None:
     """Write the sweep's report; one line says where it is, or why there is none."""
     try:
-        page = load_writer()(str(sweep_dir), sweep_dir)
+        page = load_writer()(str(sweep_dir), sweep_dir, data_dir)
         print(f"report    {page}")
     except Exception as error:  # the exit code of a sweep is that of its jobs, whatever is wrong with its report
         print(f"no report {first_line(error)}")

@@ -13,8 +13,8 @@ SIZES = {"block_size": 8, "num_layers": 1, "num_heads": 2, "dim": 16, "tie_head"
 COMPONENTS = {"attention": CausalSelfAttention, "mlp": MLP, "norm": LayerNorm, "positions": LearnedPositions}
 
 
-def save_checkpoint(path, tokenizer, components=COMPONENTS, objective=NextToken):
-    """Write a checkpoint of a GPT with a tied head at step 7, and return its path."""
+def save_checkpoint(path, tokenizer, components=COMPONENTS, objective=NextToken, text=None):
+    """Write a checkpoint of a GPT with a tied head at step 7, and return its path; `text` is added to its metadata."""
     size = tokenizer.vocab_size + objective.num_special_tokens
     model = GPT(vocab_size=size, **SIZES, **{k: partial(v) for k, v in components.items()})
     named = {k: {"_target_": f"{v.__module__}.{v.__name__}", "_partial_": True} for k, v in components.items()}
@@ -23,7 +23,8 @@ def save_checkpoint(path, tokenizer, components=COMPONENTS, objective=NextToken)
         "objective": {"_target_": f"minigpt.model.objectives.{objective.__name__}"},
         "tokenizer": tokenizer.state(),
         "precision": "32-true",
-        "text": {"path": "x.txt", "sha256": "0", "val_fraction": 0.1, "val_batch_size": 4, "block_size": 8},
+        "text": {"path": "x.txt", "sha256": "0", "val_fraction": 0.1, "val_batch_size": 4, "block_size": 8}
+        | (text or {}),
         "fingerprint": {"seed": 1},
     }
     state = {f"model.{k}": v for k, v in model.state_dict().items()}

@@ -12,6 +12,7 @@ from minigpt.data.tokenizer import CharTokenizer
 from minigpt.inference.cli_output import evaluate_run, generate_text
 from minigpt.inference.denoise_lines import denoise, score_denoising
 from minigpt.inference.load import LoadedModel
+from minigpt.inference.model_analysis import analyze_model
 from minigpt.model.attention import BidirectionalAttention, CausalSelfAttention, CrossAttention
 from minigpt.model.embeddings import RotaryPositions
 from minigpt.model.encoder_decoder import EncoderDecoder
@@ -67,6 +68,13 @@ def trained(tmp_path_factory):
 
 def config(trained, **options):
     return OPTIONS | {"run": "latest", "prompt_file": None, "paths": {"data_dir": str(trained.path)}} | options
+
+
+def test_an_analysis_has_the_losses_alone(trained):
+    model, _, loss = trained
+    analysis = analyze_model(model, str(model.path))
+    assert analysis.unit == "character" and analysis.prompt == analysis.attention == analysis.predictions == []
+    assert analysis.scores.total().loss == pytest.approx(loss, abs=1e-4)
 
 
 def test_evaluation_repeats_the_validation_loss_and_scores_the_lines(trained, capsys):

@@ -5,6 +5,13 @@ import json
 
 import pytest
 import yaml
+from tests.inference.checkpoints import save_checkpoint
+
+from minigpt.data.text_files import file_hash
+from minigpt.data.tokenizer import CharTokenizer
+from minigpt.model.objectives import NextToken
+
+PLAY = "First Citizen:\nSpeak, speak <b>!\n\n" * 30
 
 
 def write_run(folder, options, *, bpc, config=None, seed=1, steps=(10, 20, 30), **summary):
@@ -24,6 +31,16 @@ def write_run(folder, options, *, bpc, config=None, seed=1, steps=(10, 20, 30), 
     samples = [f"## Step {s}, validation loss {bpc:.4f}\n\n```\nstep {s} <i>\n```\n\n" for s in steps]
     (folder / "samples.md").write_text("".join(samples))
     return folder
+
+
+def write_checkpoint(run, objective=NextToken, tokenizer=None, **text):
+    """Put the checkpoint of an untrained model into a run's directory, and its text beside the run; return it."""
+    play = run.parent / "play.txt"
+    play.write_text(PLAY)
+    (run / "checkpoints").mkdir()
+    about = {"path": str(play), "sha256": file_hash(play), "example_prompt": "First Citizen:"} | text
+    tokenizer = tokenizer or CharTokenizer(PLAY)
+    return save_checkpoint(run / "checkpoints" / "best.ckpt", tokenizer, objective=objective, text=about)
 
 
 @pytest.fixture

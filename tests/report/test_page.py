@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from tests.report.conftest import write_run
+from tests.report.conftest import write_checkpoint, write_run
 
 from hydra_plugins.sweep_callback import report_sweep
 from minigpt.report import load_writer
@@ -109,10 +109,10 @@ def test_without_the_plotting_libraries_one_line_names_the_extra(monkeypatch):
 
 
 def test_a_sweep_ends_with_its_report_or_a_line_that_says_why_not(sweep, monkeypatch, capsys):
-    report_sweep(sweep)
+    report_sweep(sweep, "data")
     assert capsys.readouterr().out == f"report    {sweep / PAGE}\n" and (sweep / PAGE).is_file()
     monkeypatch.setattr("minigpt.report.LIBRARIES", ("a_library_that_is_not_there",))
-    report_sweep(sweep)
+    report_sweep(sweep, "data")
     said = capsys.readouterr().out
     assert said.startswith("no report a report needs Altair") and said.count("\n") == 1
 
@@ -135,6 +135,33 @@ def test_the_command(cli, tmp_path):
     refused = cli("report.py", f"runs={tmp_path}/nothing*")
     assert refused.returncode == 2 and refused.stderr.startswith("error: no run at runs=")
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_the_model_of_the_best_run(sweep):
+    write_checkpoint(sweep / "7")
+    text = write_report(str(sweep), sweep).read_text()
+    elements = Elements(text)
+    assert set(json.loads(elements.scripts[0])["specs"]) >= {"loss_by_position", "loss_by_token"}
+    files = {path.name for path in (sweep / "report").iterdir()}
+    assert {f"{n}.{k}" for n in ("attention", "loss_by_token") for k in ("png", "svg")} <= files
+    labels = [a.get("aria-label", "") for a in elements.attributes("svg")]
+    assert [label[:16] for label in labels if label] == ["Layer 1, head 1:", "Layer 1, head 2:"]
+    assert len(elements.attributes("image")) == len(elements.attributes("use")) == 2
+    assert "The model of step 7. Losses are on the first 102 characters of the validation split." in text
+    assert "<code>First␣C</code>" in text and "left out" not in text
+
+
+@pytest.mark.parametrize("damage", ["no checkpoint", "damaged", "no text"])
+def test_what_is_missing_of_the_model_is_one_line(tmp_path, capsys, damage):
+    run = write_run(tmp_path / "one", [], bpc=2.0)
+    if damage != "no checkpoint":
+        path = write_checkpoint(run)
+        (path if damage == "damaged" else tmp_path / "play.txt").write_bytes(b"no")
+    notes = Elements(text := write_report(str(run), tmp_path).read_text()).attributes("ul")
+    said = {"no checkpoint": "has no checkpoint yet", "damaged": "is damaged", "no text": "has changed since"}[damage]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line and said in text and len(notes) == 2
+    assert ("What the model expects next" in text) == (damage == "no text") and "loss_by_token" not in text
 
 
 def test_a_single_run_that_cannot_be_read_is_an_error_and_no_page(tmp_path):

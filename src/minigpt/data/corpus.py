@@ -138,12 +138,12 @@ def build_cache(
     return header
 
 
-def encode_text(tokenizer: Tokenizer, path: Path, start: int = 0) -> tuple[np.ndarray, int]:
-    """Encode a text from character `start` on with a trained tokenizer.
+def encode_text(tokenizer: Tokenizer, path: Path, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, int]:
+    """Encode the characters [start, stop) of a text with a trained tokenizer.
 
     Returns:
         The token ids, and the number of characters that they stand for.
     """
-    chunks = [(tokenizer.encode(chunk), len(chunk)) for chunk in iter_text_chunks(path, start)]
+    chunks = [(tokenizer.encode(chunk), len(chunk)) for chunk in iter_text_chunks(path, start, stop)]
     tokens = np.concatenate([np.empty(0, tokenizer.dtype), *(tokens for tokens, _ in chunks)])
     return tokens, sum(length for _, length in chunks)

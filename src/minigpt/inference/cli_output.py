@@ -8,20 +8,18 @@ from typing import Any, cast
 
 import torch
 
-from minigpt.data.corpus import encode_text
-from minigpt.data.denoising import PairValLoader, read_lines
-from minigpt.data.loaders import ValLoader
-from minigpt.data.text_files import file_hash, locate, split_text
+from minigpt.data.denoising import read_lines
+from minigpt.data.text_files import locate
 from minigpt.data.tokenizer import LineTokenizer
 from minigpt.devices import resolve_precision, score_precision
 from minigpt.inference.beam_search import beam_search
 from minigpt.inference.denoise_lines import denoise, score_denoising
+from minigpt.inference.eval_batches import denoising_model, find_training_text, line_batches, text_batches
 from minigpt.inference.load import LoadedModel
 from minigpt.inference.precision import float16_matvec, inference_precision
 from minigpt.inference.prompt import encode_prompt, read_prompt
 from minigpt.inference.sampling import CausalModel, generate
 from minigpt.inference.scoring import bits_per_character, evaluate
-from minigpt.model.encoder_decoder import EncoderDecoder
 from minigpt.model.size import check_memory, generation_bytes
 from minigpt.runs.commands import generate_command
 
@@ -70,45 +68,13 @@ def find_eval_text(loaded: LoadedModel, config: dict[str, Any]) -> tuple[Path, f
     Raises:
         ValueError: the text is missing, or has changed since the training.
     """
-    text, data_dir = loaded.text, config["paths"]["data_dir"]
+    data_dir = config["paths"]["data_dir"]
     if config["eval_text"] is not None:
         return locate(config["eval_text"], data_dir, "eval_text"), 1.0
     try:
-        path = locate(text["path"], data_dir)
+        return find_training_text(loaded, data_dir), loaded.text["val_fraction"]
     except ValueError as error:
-        advice = "name its directory with paths.data_dir=..., or score another text with eval_text=FILE"
-        raise ValueError(f"the text of the training, {text['path']}, does not exist: {advice}") from error
-    if file_hash(path) != text["sha256"]:
-        raise ValueError(f"{path} has changed since the training: score it as another text with eval_text={path}")
-    return path, text["val_fraction"]
-
-
-def text_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[ValLoader, int]:
-    """Return the batches of the last part of a text, and its number of characters.
-
-    Raises:
-        ValueError: the text is too short, or has characters outside the vocabulary.
-    """
-    start = split_text(path, val_fraction).train_characters if val_fraction < 1 else 0
-    tokens, characters = encode_text(loaded.tokenizer, path, start)
-    if len(tokens) < 2:
-        raise ValueError(f"{path} is too short to be scored")
-    return ValLoader(tokens, block_size=loaded.text["block_size"], batch_size=loaded.val_batch_size), characters
-
-
-def line_batches(loaded: LoadedModel, path: Path, val_fraction: float) -> tuple[PairValLoader, int]:
-    """Return the batches of the lines in the last part of a text, and their number of characters.
-
-    Raises:
-        ValueError: there is no line, or one has characters outside the vocabulary.
-    """
-    _, tokenizer = denoising_model(loaded)
-    block_size = loaded.text["block_size"]
-    _, lines = read_lines(path, val_fraction, block_size)
-    if not lines:
-        raise ValueError(f"{path} has no line to be denoised")
-    pairs = tokenizer.encode_pairs(lines, block_size)
-    return PairValLoader(pairs, tokenizer, batch_size=loaded.val_batch_size), sum(map(len, lines))
+        raise ValueError(f"{error}, or score another text with eval_text=FILE") from error
 
 
 def decode_lines(loaded: LoadedModel, path: Path, val_fraction: float, config: dict[str, Any]) -> dict[str, Any]:
@@ -119,18 +85,6 @@ def decode_lines(loaded: LoadedModel, path: Path, val_fraction: float, config: d
     num_beams = config["num_beams"]
     found = denoise(model, tokenizer, corrupted, num_beams=num_beams, length_penalty=config["length_penalty"])
     return {"num_beams": num_beams} | score_denoising([hypotheses[0] for hypotheses in found], lines)
-
-
-def denoising_model(loaded: LoadedModel) -> tuple[EncoderDecoder, LineTokenizer]:
-    """Return the model and the tokenizer of an encoder-decoder.
-
-    Raises:
-        ValueError: it is another kind of model.
-    """
-    model, tokenizer = loaded.model, loaded.tokenizer
-    if not isinstance(model, EncoderDecoder) or not isinstance(tokenizer, LineTokenizer):
-        raise ValueError(f"{loaded.path} does not denoise lines: it has no encoder-decoder")
-    return model, tokenizer
 
 
 def generate_text(loaded: LoadedModel, config: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 LIBRARIES = ("altair", "vl_convert", "jinja2")  # the extra `report`
 
 
-def load_writer() -> Callable[[str, Path], Path]:
+def load_writer() -> Callable[..., Path]:
     """Return `minigpt.report.page.write_report`.
 
     Raises:

@@ -24,7 +24,15 @@ class Table:
         best: the index of the row that is marked.
     """
 
-    WORDS: ClassVar = {"configuration", "status", "option", "value", "values"}  # columns that are no numbers
+    WORDS: ClassVar = {
+        "configuration",
+        "status",
+        "option",
+        "value",
+        "values",
+        "character",
+        "token",
+    }  # columns that are no numbers
     caption: str
     columns: list[str]
     rows: list[list[str]] = field(default_factory=list)

@@ -21,7 +21,9 @@ from minigpt.report.analysis import (
     notes_on,
     runs_table,
 )
+from minigpt.report.attention_maps import draw_all, draw_labels, map_side
 from minigpt.report.figures import DARK, LIGHT, STATIC, STATIC_WIDTH, Figure, make_figures
+from minigpt.report.model_section import ModelSection, show_model
 from minigpt.report.sources import ReportedRun, find_runs, read_runs
 from minigpt.runs.directory import replace_text
 from minigpt.runs.run_files import Sample
@@ -32,8 +34,14 @@ FIGURES = "report"  # the folder of the figures, beside the page
 MAX_SAMPLES = 8
 
 
-def write_report(reference: str, runs_dir: Path) -> Path:
+def write_report(reference: str, runs_dir: Path, data_dir: str = "data", trusted: frozenset[str] = frozenset()) -> Path:
     """Write the report of runs into their directory; return the page.
+
+    Args:
+        reference: a run's directory, a sweep's, `latest`, or a glob of such directories.
+        runs_dir: where `latest` is looked for.
+        data_dir: directory of the texts.
+        trusted: classes outside of miniGPT that the user has named, which the best model may have.
 
     Raises:
         ValueError: there is no run, or nothing of them can be read.
@@ -43,20 +51,21 @@ def write_report(reference: str, runs_dir: Path) -> Path:
     runs = read_runs(directories)
     runs.sort(key=lambda run: (run.summary.get("val_bpc_best") is None, run.summary.get("val_bpc_best") or 0.0))
     figures = make_figures(runs)
+    model = show_model(runs[0], data_dir, trusted)
     for problem in (problem for run in runs for problem in run.problems):
         print(f"left out of the report: {problem}", file=sys.stderr)
-    write_figures(figures, place / FIGURES)
-    replace_text(place / PAGE, render(runs, figures, place.absolute().name))
+    write_figures(figures, model, place / FIGURES)
+    replace_text(place / PAGE, render(runs, figures, model, place.absolute().name))
     return place / PAGE
 
 
-def render(runs: Sequence[ReportedRun], figures: Sequence[Figure], name: str) -> str:
+def render(runs: Sequence[ReportedRun], figures: Sequence[Figure], model: ModelSection | None, name: str) -> str:
     """Return the page."""
     configurations = summarize_configurations(run.row() for run in runs)
     several = len(runs) > 1
     library = drawing_library()
     template = environment().get_template("page.html.jinja")
-    specs = {figure.name: figure.spec for figure in figures}
+    specs = {figure.name: figure.spec for figure in [*figures, *(model.figures if model else [])]}
     script = environment().get_template("page.js").render()
     return template.render(
         name=name,
@@ -66,6 +75,9 @@ def render(runs: Sequence[ReportedRun], figures: Sequence[Figure], name: str) ->
         notes=notes_on(runs),
         figures=figures,
         summaries=[configurations_table(configurations), runs_table(runs)] if several else [runs_table(runs)],
+        model=model,
+        map_side=map_side(model.prompt) if model else 0,
+        map_labels=draw_labels(model.prompt) if model else "",
         samples=spread(runs[0].samples, MAX_SAMPLES),
         cost=cost_table(runs),
         config=config_table(runs),
@@ -113,7 +125,7 @@ def drawing_library() -> str:
     return bundle
 
 
-def write_figures(figures: Sequence[Figure], folder: Path) -> None:
+def write_figures(figures: Sequence[Figure], model: ModelSection | None, folder: Path) -> None:
     """Write each figure as PNG and SVG, on white.
 
     Raises:
@@ -122,9 +134,14 @@ def write_figures(figures: Sequence[Figure], folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"{folder} is not a directory: the figures of a report are written there")
     folder.mkdir(exist_ok=True)
-    for figure in figures:
-        spec = figure.spec | {"width": STATIC_WIDTH, "config": STATIC}
-        svg = vl_convert.vegalite_to_svg(spec)
-        replace_text(folder / f"{figure.name}.svg", svg)
-        with atomic_write(folder / f"{figure.name}.png") as temporary:
+    specs = {figure.name: figure.spec for figure in [*figures, *(model.figures if model else [])]}
+    drawn = {
+        name: vl_convert.vegalite_to_svg(spec | {"width": STATIC_WIDTH, "config": STATIC})
+        for name, spec in specs.items()
+    }
+    if model and model.layers:
+        drawn["attention"] = draw_all(model.layers, model.prompt)
+    for name, svg in drawn.items():
+        replace_text(folder / f"{name}.svg", svg)
+        with atomic_write(folder / f"{name}.png") as temporary:
             temporary.write_bytes(vl_convert.svg_to_png(svg, scale=2))

@@ -1,0 +1,144 @@
+"""What a trained model attends to, expects, and finds hard, as plain data. Shapes: B batch, T time, H heads."""
+
+from dataclasses import dataclass
+
+import torch
+
+from minigpt.data.tokenizer import CharTokenizer, LineTokenizer
+from minigpt.inference.eval_batches import find_training_text, line_batches, text_batches
+from minigpt.inference.load import LoadedModel
+from minigpt.inference.precision import inference_precision
+from minigpt.inference.prompt import encode_prompt
+from minigpt.inference.scoring import DetailedScore, detailed_scores
+from minigpt.model.attention import CausalSelfAttention
+from minigpt.model.encoder_decoder import EncoderDecoder
+from minigpt.model.gpt import GPT, Block
+
+PRECISION = "32-true"
+MAX_PROMPT = 24  # tokens
+NUM_CANDIDATES = 6
+MAX_CHARACTERS = 1 << 14
+MAX_PRODUCTS = 5e10  # parameters times tokens: seconds on a slow CPU
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model expects after a part of the prompt.
+
+    Attributes:
+        length: number of tokens of that part.
+        actual: the token id that follows.
+        probability: what the model gives it.
+        rank: its place among all tokens; 1 is the most likely.
+        candidates: the most likely token ids, each with its probability.
+    """
+
+    length: int
+    actual: int
+    probability: float
+    rank: int
+    candidates: list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class ModelAnalysis:
+    """A model as a report shows it; what does not apply to it is empty.
+
+    Attributes:
+        step: optimizer steps that the model was trained for.
+        tokens: UTF-8 bytes of each token id.
+        unit: character or token.
+        prompt: token ids of the prompt.
+        attention: weights of each layer, head, query and key.
+        predictions: for each part of the prompt.
+        characters: length of the text that is scored.
+        scores: by position and by token; None where the text is not to be had.
+        problem: why, in that case.
+    """
+
+    step: int
+    tokens: list[bytes]
+    unit: str
+    prompt: list[int]
+    attention: list[list[list[list[float]]]]
+    predictions: list[Prediction]
+    characters: int = 0
+    scores: DetailedScore | None = None
+    problem: str | None = None
+
+
+def analyze_model(loaded: LoadedModel, data_dir: str) -> ModelAnalysis:
+    """Analyze a model on its example prompt, and on the beginning of its validation split.
+
+    Args:
+        loaded: the model, on a CPU.
+        data_dir: directory of the texts.
+    """
+    tokenizer, denoises = loaded.tokenizer, isinstance(loaded.tokenizer, LineTokenizer)
+    prompt = [] if denoises else prompt_tokens(loaded)
+    scores, characters, problem = None, 0, None
+    try:
+        scores, characters = score_split(loaded, data_dir)
+    except ValueError as error:
+        problem = str(error)
+    return ModelAnalysis(
+        step=loaded.step,
+        tokens=list(tokenizer.tokens),
+        unit="character" if denoises or isinstance(tokenizer, CharTokenizer) else "token",
+        prompt=prompt,
+        attention=attention_weights(loaded, prompt),
+        predictions=predict_prompt(loaded, prompt),
+        characters=characters,
+        scores=scores,
+        problem=problem,
+    )
+
+
+def prompt_tokens(loaded: LoadedModel) -> list[int]:
+    """Return the token ids of the example prompt, as far as they are short enough to be shown."""
+    prompt = loaded.tokenizer.known(loaded.text.get("example_prompt", ""))
+    return encode_prompt(loaded, prompt).tolist()[: min(MAX_PROMPT, loaded.text["block_size"])]
+
+
+def score_split(loaded: LoadedModel, data_dir: str) -> tuple[DetailedScore, int]:
+    """Return the scores on the beginning of the validation split, and its length in characters.
+
+    Raises:
+        ValueError: the text is missing, has changed or is too short.
+    """
+    path = find_training_text(loaded, data_dir)
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    affordable = max(loaded.text["block_size"] + 1, int(MAX_PRODUCTS / max(1, parameters)))
+    make_batches = line_batches if isinstance(loaded.tokenizer, LineTokenizer) else text_batches
+    batches, characters = make_batches(loaded, path, loaded.text["val_fraction"], min(MAX_CHARACTERS, affordable))
+    vocab_size = loaded.tokenizer.vocab_size + loaded.objective.num_special_tokens
+    return detailed_scores(loaded.model, loaded.objective, batches, PRECISION, vocab_size=vocab_size), characters
+
+
+@torch.inference_mode()
+def attention_weights(loaded: LoadedModel, prompt: list[int]) -> list[list[list[list[float]]]]:
+    """Return the weights of each layer, head, query and key; none of a model without self-attention of one sequence."""
+    model = loaded.model
+    if not prompt or not isinstance(model, GPT) or isinstance(model, EncoderDecoder):
+        return []
+    blocks = [block for block in model.blocks if isinstance(block, Block)]
+    if not all(isinstance(block.attention, CausalSelfAttention) for block in blocks):
+        return []
+    with inference_precision(PRECISION, model):
+        return [weights[0].tolist() for weights in model.attention_maps(torch.tensor([prompt]))]
+
+
+@torch.inference_mode()
+def predict_prompt(loaded: LoadedModel, prompt: list[int]) -> list[Prediction]:
+    """Return what the model expects after each token of the prompt but its last; nothing if it continues no text."""
+    if len(prompt) < 2 or not loaded.objective.can_generate:
+        return []
+    with inference_precision(PRECISION, loaded.model):
+        probabilities = loaded.model(torch.tensor([prompt]))[0, :-1].float().softmax(dim=-1)
+    found = []
+    for length, (actual, row) in enumerate(zip(prompt[1:], probabilities, strict=True), start=1):
+        top = row.topk(min(NUM_CANDIDATES, len(row)))
+        candidates = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+        rank = int((row > row[actual]).sum()) + 1
+        found.append(Prediction(length, actual, float(row[actual]), rank, candidates))
+    return found
