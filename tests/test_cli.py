@@ -343,6 +343,13 @@ def test_sharded_training_equals_one_device_and_leaves_a_whole_checkpoint(cli, t
     assert found["val_loss"] == pytest.approx(column(one, "val/loss")[0], abs=1e-4)
 
 
+def test_a_quiet_run_prints_its_result_alone(cli, tmp_path):
+    done = ok(cli("train.py", *TINY, "trainer.max_steps=4", "quiet=true", f"paths.run_dir={tmp_path / 'run'}"))
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(tuple("╭│╰"))]  # a box is a warning
+    assert [line.split()[0] for line in lines] == ["validation", "4", "everything"] and not done.stderr
+    assert "synthetic text" in done.stdout
+
+
 def ranking(tmp_path):
     (sweep,) = (tmp_path / "logs" / "sweeps").iterdir()
     return sweep, json.loads((sweep / "ranking.json").read_text())
@@ -362,6 +369,13 @@ def test_a_sweep_runs_each_job_once_and_ranks_them(cli, tmp_path):
         assert [row["job"] for row in csv.DictReader(file)] == [str(row["job"]) for row in rows]
     assert "2 configurations of 4 runs, the best first" in done.stdout and "paired over 2 seeds" in done.stdout
     summaries = [json.loads((sweep / str(i) / "summary.json").read_text()) for i in range(4)]
+    first, *lines = done.stdout.splitlines()[:5]
+    assert first == f"4 jobs, each with an output.log in {sweep}" and not done.stderr
+    for job, (line, summary) in enumerate(zip(lines, summaries, strict=True)):
+        name = f"optimizer={('adamw', 'muon')[job // 2]} seed={job % 2 + 1}"
+        assert line.startswith(f"[{job + 1}/4] {name}  completed  val loss {summary['val_loss_best']:.4f}  ")
+        assert line.endswith(f" s  {job}/output.log")
+        assert "validation loss" in (sweep / str(job) / "output.log").read_text()
     assert len({summary["wandb_id"] for summary in summaries}) == 4
     assert {summary["wandb_name"] for summary in summaries} == {row["overrides"] for row in rows}
 
@@ -371,8 +385,9 @@ def test_a_sweep_runs_each_job_once_and_ranks_them(cli, tmp_path):
     [(["optimizer.lr=1e-3,3e-3", "trainer.devices=2"], [2, 2]), (["trainer.devices=2,1"], [2, 1])],
 )
 def test_a_sweep_over_several_devices(cli, tmp_path, options, devices):
-    ok(cli("train.py", "-m", *TINY, "trainer.max_steps=4", *options))
+    done = ok(cli("train.py", "-m", *TINY, "trainer.max_steps=4", "hydra.launcher.show_output=true", *options))
     sweep, rows = ranking(tmp_path)
+    assert done.stdout.count("validation loss") == 2 and not list(sweep.rglob("output.log"))
     assert len(rows) == 2 and not (tmp_path / "logs" / "runs").exists()
     found = [json.loads((sweep / str(i) / "summary.json").read_text()) for i in range(2)]
     assert [s["devices"] for s in found] == devices
@@ -384,8 +399,11 @@ def test_a_failing_job_does_not_end_the_sweep(cli, tmp_path):
     # Job 0's text is fine for the checks and too short once it is cut into blocks.
     done = cli("train.py", "-m", *TINY, "trainer.max_steps=4", "data.num_chars=1000,20000", "model.block_size=480")
     assert done.returncode == 1
-    _, rows = ranking(tmp_path)
+    sweep, rows = ranking(tmp_path)
     assert [(row["job"], row["status"]) for row in rows] == [(1, "completed"), (0, "failed")]
+    error = rows[1]["error"]
+    assert done.stderr == f"error: job 0: {error}\n" and f"error: {error}\n" == (sweep / "0/output.log").read_text()
+    assert "too short for block_size 480" in error
 
 
 def test_evaluate_cuts_the_text_as_the_training_did(cli, tmp_path):
@@ -479,7 +497,7 @@ def test_a_run_is_resumed_on_two_devices(cli, tmp_path):
     [
         (
             "train",
-            "seed tags resume ignore_fingerprint precision model trainer",
+            "seed tags resume ignore_fingerprint quiet precision model trainer",
             "model model/attention data/sampler debug",
         ),
         ("evaluate", "run eval_text average_last_n num_decode_lines", ""),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minigpt.startup import limit_spinning
+from minigpt.startup import StartNotice, limit_spinning
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,8 @@ generate.main()
 def test_a_terminal_sees_a_line_at_once_and_nothing_of_it_stays(tmp_path):
     leader, follower = pty.openpty()
     command = [sys.executable, str(ROOT / "src/generate.py"), f"run={tmp_path}/nowhere"]
-    with subprocess.Popen(command, stderr=follower, stdout=subprocess.DEVNULL) as process:
+    environment = os.environ | {"TERM": "xterm"}
+    with subprocess.Popen(command, stderr=follower, stdout=subprocess.DEVNULL, env=environment) as process:
         os.close(follower)
         seen = b""
         while b"nowhere" not in seen:
@@ -58,3 +59,12 @@ def test_a_terminal_sees_a_line_at_once_and_nothing_of_it_stays(tmp_path):
     os.close(leader)
     notice, erase, error = seen.partition(b"\r\x1b[2K")
     assert notice.startswith(b"miniGPT is starting") and erase and error.startswith(b"error: no run at")
+
+
+@pytest.mark.parametrize(("term", "option"), [("dumb", "seed=1"), ("xterm", "quiet=true"), ("xterm", "--help")])
+def test_the_line_is_left_out_where_it_cannot_be_erased_or_is_not_wanted(monkeypatch, capsys, term, option):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys, "argv", ["train.py", option])
+    StartNotice().show()
+    assert capsys.readouterr().err == ""

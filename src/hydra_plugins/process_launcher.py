@@ -10,9 +10,14 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -20,6 +25,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
+from hydra_plugins.job_lines import OUTPUT, JobLines, last_error, tail
 from minigpt.bounds import PositiveInt
 from minigpt.config.check import check
 from minigpt.config.packaged import CONF
@@ -28,16 +34,20 @@ from minigpt.runs.ranking import read_job
 from minigpt.runs.redaction import redact
 from minigpt.runs.summary import write_summary
 
+LOOK_EVERY_S = 0.5  # between two looks at what a job has printed
+
 
 class ProcessLauncher(Launcher):
     """Runs `python src/train.py <overrides> paths.run_dir=<sweep>/<job>` for each job.
 
     Args:
         n_jobs: how many jobs run at the same time.
+        show_output: print what the jobs print, instead of writing it to `output.log` in their directories.
     """
 
-    def __init__(self, n_jobs: PositiveInt = 1) -> None:
+    def __init__(self, n_jobs: PositiveInt = 1, show_output: bool = False) -> None:
         self.n_jobs = n_jobs
+        self.show_output = show_output
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
 
@@ -56,36 +66,68 @@ class ProcessLauncher(Launcher):
             with read_write(own), open_dict(own):
                 del own["hydra"]
             check(own, command)
-        jobs = list(enumerate(job_overrides, start=initial_job_idx))
-        with ThreadPoolExecutor(self.n_jobs) as pool:
-            return list(pool.map(lambda job: self.run(*job), jobs))
+        total = self.config.hydra.sweeper.get("n_trials") or initial_job_idx + len(job_overrides)
+        lines = JobLines(total, is_live=not (self.show_output or self.config.get("quiet")))
+        if not (initial_job_idx or self.show_output):
+            lines.say(f"{total} jobs, each with an {OUTPUT} in {self.config.hydra.sweep.dir}")
+        with lines, ThreadPoolExecutor(self.n_jobs) as pool:
+            try:
+                return list(pool.map(partial(self.run, lines), count(initial_job_idx), job_overrides))
+            except KeyboardInterrupt:  # the jobs have the signal too; those that have not begun are cancelled
+                lines.say("SIGINT: running jobs finish their step and save; Ctrl-C again ends without saving")
+                raise
 
-    def run(self, index: int, overrides: Sequence[str]) -> JobReturn:
+    def run(self, lines: JobLines, index: int, overrides: Sequence[str]) -> JobReturn:
         """One job, from its first line to its summary."""
         assert self.config is not None
         sweep_dir = Path(self.config.hydra.sweep.dir)
         directory = sweep_dir / str(index)
         own = [o for o in overrides if not o.startswith(("hydra.", "hydra/"))]
-        print(f"[job {index}] {' '.join(own)}", flush=True)
         command = [sys.executable, sys.argv[0], *self.flags(), *own, f"paths.run_dir={directory}"]
         typed = self.config.hydra.overrides.task  # for all jobs, but for those that name several values
-        name = short_name([o for o in own if o not in typed]) or f"job {index}"
+        name = redact(short_name([o for o in own if o not in typed]) or f"job {index}")
         environment = {"WANDB_RUN_GROUP": sweep_dir.name, "WANDB_JOB_TYPE": "sweep"} | os.environ
-        environment["WANDB_NAME"] = redact(name)
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
-        summary = read_job(directory, missing=f"ended with exit code {done.returncode}")
-        if done.returncode:
-            summary["status"] = "interrupted" if done.returncode > 128 else "failed"  # 128 + signal
+        environment["WANDB_NAME"] = name
+        if self.show_output:
+            lines.say(f"[job {index}] {' '.join(own)}")
+        task, begun = lines.begin(index, name), time.monotonic()
+        code = self.execute(command, environment, directory / OUTPUT, lambda output: lines.update(task, output))
+        missing = f"ended with exit code {code}"
+        summary = read_job(directory, missing)
+        if code > 128:  # 128 + signal
+            summary["status"] = "interrupted"
+        elif code:
+            printed = last_error(tail(directory / OUTPUT))
+            summary |= {"status": "failed", "error": printed or summary.get("error") or missing}
         try:
             directory.mkdir(parents=True, exist_ok=True)
             write_summary(directory, {**summary, "overrides": own})
         except OSError as error:  # the ranking of the other jobs must not be lost for it
             print(f"[job {index}] its summary cannot be written: {error}", file=sys.stderr, flush=True)
+        place = str(directory) if self.show_output else f"{index}/{OUTPUT}"
+        lines.end(task, index, name, summary, time.monotonic() - begun, place)
         return JobReturn(
             overrides=list(overrides),
             status=JobStatus.COMPLETED,  # a failed job must not end the sweep; the ranking shows it
             _return_value=summary.get("val_bpc_best"),
         )
+
+    def execute(self, command: list[str], environment: dict[str, str], log: Path, look: Callable[[str], None]) -> int:
+        """Run a command to its end, with what it prints in a file, at the end of which `look` looks now and then.
+
+        Returns its exit code.
+        """
+        with ExitStack() as stack:
+            streams: dict[str, Any] = {}
+            if not self.show_output:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                streams = {"stdout": stack.enter_context(log.open("wb")), "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, **streams)
+            while True:
+                try:
+                    return process.wait(LOOK_EVERY_S)
+                except subprocess.TimeoutExpired:
+                    look(tail(log))
 
     def flags(self) -> list[str]:
         """The flags of this command that say where configurations are read from."""

@@ -26,9 +26,10 @@ class StartNotice:
         self.is_shown = False
 
     def show(self) -> None:
-        """Print the line on a terminal, unless a flag such as --help is all that is asked for."""
-        has_flags = any(argument.startswith("-") for argument in sys.argv[1:])
-        if sys.stderr.isatty() and is_rank_zero() and not has_flags:
+        """Print the line on a terminal, unless a flag such as --help, or quiet, is asked for."""
+        is_unwanted = any(argument.startswith("-") or argument == "quiet=true" for argument in sys.argv[1:])
+        is_dumb = os.environ.get("TERM", "") in ("dumb", "unknown")  # it cannot erase
+        if sys.stderr.isatty() and is_rank_zero() and not is_unwanted and not is_dumb:
             print("miniGPT is starting ...", end="", file=sys.stderr, flush=True)
             self.is_shown = True
 

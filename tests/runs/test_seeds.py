@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from scipy import stats
 
+from hydra_plugins.job_lines import JobLines
 from hydra_plugins.process_launcher import ProcessLauncher
 from hydra_plugins.sweep_callback import SweepRanking, show_ranking
 from minigpt.runs.ranking import rank_jobs, write_ranking
@@ -144,9 +144,9 @@ def test_a_folder_in_a_summary_s_place_costs_its_own_row_alone(tmp_path, monkeyp
     launcher = ProcessLauncher()
     launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "overrides": {"task": []}}})
     monkeypatch.setattr(ProcessLauncher, "flags", lambda self: [])
-    monkeypatch.setattr("subprocess.run", lambda *args, **options: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(ProcessLauncher, "execute", lambda *arguments: 0)
     for index in (0, 1):
-        launcher.run(index, [f"seed={index}"])
+        launcher.run(JobLines(2), index, [f"seed={index}"])
     assert [(row["job"], row["status"]) for row in rank_jobs(tmp_path)] == [(0, "failed"), (1, "failed")]
     assert "is not a regular file" in rank_jobs(tmp_path)[0]["error"]
 

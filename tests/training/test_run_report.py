@@ -90,7 +90,7 @@ def test_a_run_begins_with_its_warning_its_text_and_its_device(trainer, tmp_path
     data = SimpleNamespace(warning="no figure to compare", block_size=16, path="a.txt", corpus=corpus)
     trainer.strategy, trainer.world_size = SimpleNamespace(root_device=torch.device("cpu")), 2
     trainer.precision = "32-true"
-    run = Run(tmp_path, {"seed": 1}, ["seed=1"], previous_summary={"wall_clock_s": 100.0})
+    run = Run(tmp_path, {"seed": 1, "quiet": False}, ["seed=1"], previous_summary={"wall_clock_s": 100.0})
     with console.capture() as shown:
         run_report.log_run_start(trainer, SimpleNamespace(model=torch.nn.Linear(3, 2)), data, run)
     for text in ("no figure to compare", "a.txt: 3,600 tokens", "400 to validate on", "vocabulary 65", "cpu x 2"):

@@ -61,9 +61,52 @@ def test_training_and_validation_have_a_bar_of_one_line(screen, metrics, monkeyp
     callback.on_validation_end(trainer, None)
     assert shown().startswith("training")
     callback.on_train_end(trainer, None)
+    assert "train 1.234" not in screen.file.getvalue(), "one loss is no curve"
     callback.line_every_s = -1.0
     callback.on_train_batch_end(trainer, None, None, None, 0)
     assert "step 50000/100000  loss 1.234" in screen.file.getvalue(), "without a bar there are lines"
+
+
+def test_the_curve_grows_above_the_bar_and_stays_at_the_end(screen, metrics, monkeypatch):
+    monkeypatch.setattr(progress, "BAR_EVERY_S", -1.0)
+    callback, trainer = progress.ProgressBar(), trainer_of(global_step=0, callbacks=[metrics])
+    callback.on_train_start(trainer, None)
+    for trainer.global_step, metrics.loss in ((50_000, 3.0), (60_000, 2.0), (60_001, 2.0)):
+        callback.on_train_batch_end(trainer, None, None, None, 0)
+    assert callback._bar.curve.train == [(50_000, 3.0), (60_000, 2.0)]
+    callback.on_validation_start(trainer, None)
+    callback.on_validation_end(trainer, None)
+    assert callback._bar.curve.val == [(60_001, 1.2345)]
+    plain = Console(file=io.StringIO(), width=80, height=24)
+    plain.print(callback._bar.get_renderable())
+    *curve, bar = plain.file.getvalue().splitlines()
+    assert bar.startswith("training") and len(curve) == 8 and max(map(len, curve)) <= 80
+    callback.on_train_end(trainer, None)
+    assert screen.file.getvalue().rpartition("\x1b[2K")[2].splitlines() == curve
+
+
+@pytest.mark.parametrize("kind", ["dumb", "quiet"])
+def test_a_terminal_that_cannot_erase_has_no_bar_and_a_quiet_run_has_nothing(monkeypatch, metrics, kind):
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, _environ={"TERM": "dumb"})
+    console = console if kind == "dumb" else Console(file=io.StringIO(), force_terminal=True, quiet=True)
+    monkeypatch.setattr(progress, "console", console)
+    callback, trainer = progress.ProgressBar(), trainer_of(global_step=100_000, callbacks=[metrics])
+    callback.on_train_start(trainer, None)
+    callback.on_train_batch_end(trainer, None, None, None, 0)
+    callback.on_train_end(trainer, None)
+    line = f"step 100000/100000  {progress.describe(trainer)}\n"
+    assert console.file.getvalue() == (line if kind == "dumb" else "")
+
+
+def test_a_quiet_run_prints_warnings_and_its_result(screen):
+    screen.quiet = True
+    terminal.show_config({"seed": 1})
+    terminal.show_warning("another text")
+    terminal.show_end("completed", ["validation loss 1.6740"], [("generate", "python src/generate.py")])
+    graceful_stop.say_that_it_stops(signal.SIGTERM)
+    _, warning, _, *rest = screen.file.getvalue().splitlines()
+    assert "another text" in warning
+    assert rest == ["validation loss 1.6740", "SIGTERM: finishing this step and saving"] and screen.quiet
 
 
 def test_without_a_terminal_validation_prints_nothing(monkeypatch, metrics):

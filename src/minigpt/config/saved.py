@@ -30,6 +30,8 @@ def merge_saved(path: Path, composed: DictConfig, known: list[str]) -> DictConfi
     saved = read_saved(path)
     check_targets(path, saved)
     keep_own_places(saved, composed)
+    with open_dict(saved):
+        saved.quiet = composed.quiet
     hydra = HydraConfig.get()
     for override in OverridesParser.create().parse_overrides(list(hydra.overrides.task)):
         key = override.key_or_group

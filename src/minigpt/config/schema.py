@@ -68,6 +68,7 @@ class Train:
     compile: Annotated[bool, doc("compile the model and its loss with torch.compile")]
     resume: Annotated[str | None, doc("continue a run: its directory, latest or auto")]
     ignore_fingerprint: Annotated[bool, doc("resume although the configuration has changed")]
+    quiet: Annotated[bool, doc("print warnings, errors and the result alone")]
     model: Annotated[Component, doc("the network")]
     objective: Annotated[Component, doc("what is minimized, and how a split is scored")]
     data: Annotated[Component, doc("the text, its tokenizer, and the sequences of each batch")]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 # Options that do not change what is trained.
-UNNAMED = ("paths", "logger", "hydra", "resume", "ignore_fingerprint", "tags", "reference_loss")
+UNNAMED = ("paths", "logger", "hydra", "resume", "ignore_fingerprint", "quiet", "tags", "reference_loss")
 MAX_VALUE_CHARS, MAX_NAME_CHARS = 40, 100
 
 

@@ -56,6 +56,7 @@ def log_run_start(trainer: Trainer, module: LanguageModel, data: TextDataModule,
     log.info(
         "precision %s; measured, times as fast as float32: %s", trainer.precision, known_measurements() or "nothing"
     )
+    console.quiet = run.config["quiet"]
     show_config(run.config)
     show_warning(data.warning)
     show_model(module.model, flops_per_token(module.model, data.block_size))

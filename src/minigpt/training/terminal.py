@@ -1,8 +1,9 @@
 """The output of a run on the terminal; one console, so that the progress bar and all else share the screen."""
 
+import contextlib
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,16 @@ WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}  # opt
 console = Console(highlight=False)
 if not console.is_terminal:
     console = Console(highlight=False, width=160)  # a log file has no width; 80 would cut the lines
+
+
+@contextlib.contextmanager
+def unmuted() -> Iterator[None]:
+    """Within this context the console prints although the run is quiet: a warning, or the result."""
+    quiet, console.quiet = console.quiet, False
+    try:
+        yield
+    finally:
+        console.quiet = quiet
 
 
 def show_config(config: Mapping[str, Any]) -> None:
@@ -59,12 +70,16 @@ def show_model(model: nn.Module, flops_per_token: int) -> None:
 
 
 def show_end(status: str, result: Sequence[str], commands: Sequence[tuple[str, str]]) -> None:
-    """The result of a run, and the commands that use it. A terminal's width is kept in a way that a shell can read."""
+    """The result of a run, and the commands that use it. A terminal's width is kept in a way that a shell can read.
+
+    Of a quiet run the result alone.
+    """
     width = console.width if console.is_terminal else sys.maxsize
     console.rule(f"[bold]{status}", style="green" if status == "completed" else "yellow")
-    lines = [line for text in result for line in textwrap.wrap(text, width, **WHOLE_WORDS)]
-    lines += [line for name, command in commands for line in fold_command(name, command, width)]
-    for line in lines:
+    with unmuted():
+        for line in (line for text in result for line in textwrap.wrap(text, width, **WHOLE_WORDS)):
+            console.print(line, soft_wrap=True, markup=False)
+    for line in (line for name, command in commands for line in fold_command(name, command, width)):
         console.print(line, soft_wrap=True, markup=False)
     line = "-" if console.options.ascii_only else "─"  # a rule without a title does not see to that itself
     console.rule(characters=line, style="green" if status == "completed" else "yellow")
@@ -73,4 +88,5 @@ def show_end(status: str, result: Sequence[str], commands: Sequence[tuple[str, s
 def show_warning(warning: str | None) -> None:
     """A warning in a box."""
     if warning is not None:
-        console.print(Panel.fit(warning, border_style="yellow"))
+        with unmuted():
+            console.print(Panel.fit(warning, border_style="yellow"))

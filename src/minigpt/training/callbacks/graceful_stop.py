@@ -14,7 +14,7 @@ from minigpt.runs.slurm import job_id
 from minigpt.streams import Output
 from minigpt.training.callbacks.stop_notice import StopNotice
 from minigpt.training.module import is_logged, optimizer_step_is_done
-from minigpt.training.terminal import console
+from minigpt.training.terminal import console, unmuted
 
 # None where the system lacks them, as Windows does.
 PREEMPTION: int | None = getattr(signal, "SIGUSR1", None)
@@ -94,4 +94,5 @@ def stop_signals() -> list[int]:
 def say_that_it_stops(number: int) -> None:
     """One line, above the progress bar if there is one."""
     again = "; Ctrl-C again ends without saving" if number == signal.SIGINT else ""
-    console.print(f"{signal.Signals(number).name}: finishing this step and saving{again}", soft_wrap=True)
+    with unmuted():
+        console.print(f"{signal.Signals(number).name}: finishing this step and saving{again}", soft_wrap=True)

@@ -12,7 +12,7 @@ from torch import nn
 
 from minigpt.bounds import PositiveFloat, PositiveInt
 from minigpt.training.module import full_tensor
-from minigpt.training.terminal import console
+from minigpt.training.terminal import console, unmuted
 
 log = logging.getLogger("minigpt")
 
@@ -61,7 +61,8 @@ class SkipSpikes(Callback):
                 parameter.grad = None  # a parameter without a gradient is neither updated nor decayed
             if trainer.is_global_zero:
                 log.warning("skipped step %d: gradient norm %.4g", step, norm)
-                console.print(f"[yellow]skipped step {step}[/]: gradient norm {norm:.4g}")
+                with unmuted():
+                    console.print(f"[yellow]skipped step {step}[/]: gradient norm {norm:.4g}")
             for logger in trainer.loggers:
                 logger.log_metrics({"optim/skipped_steps": self.skipped}, step=step)
         self.norms.append(norm)
