@@ -3,6 +3,7 @@
     time to loss    experiment=fast_cpu to nanoGPT's CPU result, against nanoGPT's own steps
     steps           tokens per second of the same model, text and AdamW, in float32 (as nanoGPT on a CPU) and bfloat16
     overhead        the cost of Lightning, logging, W&B and the progress bar per step
+    layer_metrics   the cost of the metrics of each layer per step, at their default interval
     generation      tokens per second with the key-value cache and without
     data path       tokens per second of the data loader, and its memory with a long text
     start           seconds from the command to the first step
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.overhead import measure_overhead
+from benchmarks.overhead import measure_layer_metrics, measure_overhead
 from benchmarks.plain import nanogpt_steps
 from benchmarks.report import ROOT, compose_config, medians, train, write_results
 from torch import nn
@@ -218,7 +219,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--megabytes", type=int, nargs="*", default=[1, 200])
-    parser.add_argument("--only", nargs="*", help="time_to_loss, steps, overhead, generation, data_path, start")
+    parser.add_argument(
+        "--only", nargs="*", help="time_to_loss, steps, overhead, layer_metrics, generation, data_path, start"
+    )
     arguments = parser.parse_args()
     checkout = Path(arguments.nanogpt).absolute() if arguments.nanogpt else None
     with tempfile.TemporaryDirectory() as name:
@@ -227,6 +230,7 @@ def main() -> None:
             "time_to_loss": partial(measure_time_to_loss, folder, checkout, arguments.seeds),
             "steps": partial(measure_steps, folder, checkout, arguments.repeats),
             "overhead": lambda: measure_overhead(folder, tiny_shakespeare(), arguments.repeats),
+            "layer_metrics": partial(measure_layer_metrics, folder, ["nano", "small"], 5 * arguments.repeats),
             "generation": lambda: measure_generation(small_model(), 1000, arguments.repeats),
             "data_path": partial(measure_data_path, folder, arguments.megabytes),
             "start": partial(measure_start, folder, arguments.repeats),

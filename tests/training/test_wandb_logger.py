@@ -28,14 +28,23 @@ from minigpt.training.wandb_service import wandb_settings
 ROOT = Path(__file__).parents[2]
 TRAIN = "debug=fast logger=wandb optimizer.lr=0.01 trainer.max_steps=60 trainer.log_every_n_steps=5".split()
 TRAIN += "+callbacks.samples.max_new_tokens=8 logger.wandb.group=ours logger.wandb.job_type=trial tags=[a,b]".split()
+TRAIN += "callbacks.layer_metrics.every_n_steps=20 callbacks.layer_metrics.histograms=true".split()
 TRAIN += "logger.wandb.notes=why logger.wandb.entity=me paths.runs_dir=${paths.log_dir}/runs".split()
-NAME = "debug=fast lr=0.01 max_steps=60 log_every_n_steps=5 max_new_tokens=8"
+NAME = "debug=fast lr=0.01 max_steps=60 log_every_n_steps=5 max_new_tokens=8 every_n_steps=20 histograms=tr…"
 METRICS = set(
     """
     train/loss optim/lr optim/grad_norm progress/tokens progress/epoch throughput/tokens_per_s throughput/step_ms
-    val/loss val/bpc val/perplexity val/accuracy samples
+    throughput/data_wait_ms memory/max_gib val/loss val/bpc val/perplexity val/accuracy samples attention
     """.split()
 )
+LAYERS = ("embedding", "blocks.0", "blocks.1", "head")
+LAYER_METRICS = {f"{name}/{layer}" for name in ("grad_norm", "update_ratio") for layer in LAYERS}
+LAYER_METRICS |= {"max_logit/head"}
+for block in LAYERS[1:3]:
+    LAYER_METRICS |= {f"activation_rms/{block}", f"max_logit/{block}"}
+    LAYER_METRICS |= {f"attention_entropy/{block}.head_{head}" for head in range(2)}
+HISTOGRAMS = {f"{name}/{layer}" for name in ("weights", "gradients") for layer in LAYERS}
+MEDIA = {"samples", "attention", *HISTOGRAMS}
 FIGURES = (
     "parameters val_loss_best val_loss_best_step val_bpc_best train_s tokens_per_s steps status git_commit".split()
 )
@@ -96,7 +105,9 @@ def check_rows(rows, but=frozenset()):
     """One row for each five steps, with everything that is measured then."""
     assert [row["step"] for row in rows] == list(range(5, 61, 5))
     for row in rows:
-        expected = METRICS if row["step"] % 10 == 0 else {m for m in METRICS if not m.startswith(("val/", "samples"))}
+        expected = {m for m in METRICS if row["step"] % 10 == 0 or not m.startswith(("val/", "samples", "attention"))}
+        if row["step"] % 20 == 0:
+            expected |= LAYER_METRICS | HISTOGRAMS
         assert not expected - row.keys() - but
 
 
@@ -130,7 +141,9 @@ def test_an_offline_run_has_it_all(tmp_path, service):
     assert run["display_name"] == NAME and run["run_group"] == "ours" and run["job_type"] == "trial"
     assert run["notes"] == "why" and run["tags"] == ["a", "b"] and run["entity"] == "me" and run["git"]["commit"]
     rows = [item["item"] for item in kinds["history"]]
-    check_rows([row | {"samples": row.get("samples.path")} for row in rows])
+    check_rows([row | {key.removesuffix("._type"): True for key in row if "_type" in key} for row in rows])
+    image = next(folder / "files" / row["attention.path"] for row in rows if "attention.path" in row)
+    assert image.read_bytes().startswith(b"\x89PNG")
     metrics = {metric.get("name", metric.get("glob_name")): metric for metric in kinds["metric"]}
     assert metrics["step"]["options"]["hidden"] and metrics["*"]["step_metric"] == "step"
     tables = [json.loads((folder / "files" / row["samples.path"]).read_text()) for row in rows if "samples.path" in row]
@@ -158,7 +171,7 @@ def test_an_online_run_that_was_killed_is_continued_without_a_gap_or_a_double_st
     done = train(tmp_path, "resume=latest", "logger.wandb.log_model=true")
     assert done.returncode == 0 and not done.stderr, done.stderr
     (run,) = server.runs.values()
-    check_rows(run.rows, but={"samples"})  # what was not sent before the kill is taken from metrics.csv
+    check_rows(run.rows, but=MEDIA)  # what was not sent before the kill is taken from metrics.csv
     check_samples(server.tables(run)[-3:], [40, 50, 60])
     assert run.resumed == 1 and run.exit_codes == [0] and run.name == NAME and not run.is_preempting
     assert set(FIGURES) <= run.summary.keys() and run.summary["val/loss"]["min"] == run.summary["val_loss_best"]

@@ -3,6 +3,7 @@
 Shapes: B sequences per optimizer step over all devices, T block_size.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired, Protocol, TypedDict
 
@@ -63,6 +64,9 @@ class TrainLoader:
         augmentation: changes the sequences; None for none.
         pin: pin the batches, so that their copy to a CUDA device overlaps with the step before.
 
+    Attributes:
+        wait_s: seconds that the training has waited for batches.
+
     Raises:
         ValueError: the sequences of a step cannot be divided evenly.
     """
@@ -96,6 +100,7 @@ class TrainLoader:
         self.seq_len_warmup = seq_len_warmup
         self.augmentation = augmentation
         self.pin = pin
+        self.wait_s = 0.0
         self.offsets = np.arange(sampler.block_size + 1)
 
     def __len__(self) -> int:
@@ -110,6 +115,17 @@ class TrainLoader:
         """Do nothing; see `state_dict`."""
 
     def __iter__(self) -> Iterator[Batch]:
+        batches = self.batches()
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            self.wait_s += time.perf_counter() - begun
+            if batch is None:
+                return
+            yield batch
+
+    def batches(self) -> Iterator[Batch]:
+        """Make the micro-batches of each step."""
         for step in range(self.first_step, self.last_step):
             start_indices = self.sampler.start_indices(step, self.batch_size)
             length = next((short for short, end in self.seq_len_warmup if step < end), self.sampler.block_size)

@@ -110,7 +110,11 @@ class CausalSelfAttention(nn.Module):
 
     def attention_probs(self, q: Tensor, k: Tensor, context: ForwardContext) -> Tensor:
         """softmax(q k^T / sqrt(C) + bias), [B, H, T, S], of keys with all heads [B, H, S, C]."""
-        return torch.softmax(self.scores(q, k).add_(self.attention_bias(q, k, context)), dim=-1)
+        return torch.softmax(self.attention_scores(q, k, context), dim=-1)
+
+    def attention_scores(self, q: Tensor, k: Tensor, context: ForwardContext) -> Tensor:
+        """q k^T / sqrt(C) + bias, [B, H, T, S], of keys with all heads [B, H, S, C]."""
+        return self.scores(q, k).add_(self.attention_bias(q, k, context))
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """q k^T / sqrt(C), [B, H, T, S]."""

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from minigpt.runs.directory import METRICS, is_rank_zero
@@ -87,3 +88,37 @@ def log_sample(logger: Logger, sample: Sample, step: int) -> None:
         logger.log_sample(step, sample.prompt, sample.text, sample.log_probability)
     elif isinstance(logger, TensorBoard):
         logger.experiment.add_text("samples", sample.text, step)
+
+
+def log_histogram(logger: Logger, name: str, values: np.ndarray, step: int) -> None:
+    """Hand numbers to a logger that can show their histogram. Those that are not finite are left out."""
+    values = values[np.isfinite(values)]
+
+    def histogram() -> Any:
+        import wandb
+
+        return wandb.Histogram(np_histogram=np.histogram(values, bins=64))
+
+    if isinstance(logger, WandB):
+        logger.log_media(name, histogram, step)
+    elif isinstance(logger, TensorBoard):
+        logger.experiment.add_histogram(name, values, step)
+
+
+def log_image(logger: Logger, name: str, image: np.ndarray, step: int) -> None:
+    """Hand an image [height, width, 3] of bytes to a logger that can show it."""
+
+    def png() -> Any:
+        import wandb
+
+        return wandb.Image(image)
+
+    if isinstance(logger, WandB):
+        logger.log_media(name, png, step)
+    elif isinstance(logger, TensorBoard):
+        logger.experiment.add_image(name, image, step, dataformats="HWC")
+
+
+def shows_media(logger: Logger) -> bool:
+    """Whether a logger can show images and histograms."""
+    return isinstance(logger, WandB | TensorBoard)

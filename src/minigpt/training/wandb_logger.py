@@ -181,6 +181,11 @@ class WandB(Logger):
         self._samples.add_data(step, prompt, text, log_probability)
         self.log_metrics({"samples": self._samples}, step)
 
+    def log_media(self, name: str, media: Callable[[], Any], step: int) -> None:
+        """Add what a function of no arguments makes of wandb's types, such as an image, to the row of a step."""
+        if is_rank_zero() and step > self._logged:
+            self.attempt(lambda: self.log_metrics({name: media()}, step))
+
     def save(self) -> None:
         """Send the row of the newest step, which is complete."""
         row, self._row = self._row, {}

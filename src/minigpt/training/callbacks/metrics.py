@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from minigpt.data.loaders import TrainLoader
 from minigpt.model.size import flops_per_token
 from minigpt.training.hardware import peak_flops
 from minigpt.training.module import LanguageModel, full_tensor, get_datamodule, is_logged, optimizer_step_is_done
@@ -39,6 +40,7 @@ class Metrics(Callback):
         self._lr = 0.0
         self._loss: Tensor | float = 0.0
         self._steps = 0
+        self._wait_s = 0.0
         self._mark = 0.0
         self._pause: float | None = None
 
@@ -102,13 +104,19 @@ class Metrics(Callback):
             "progress/epoch": tokens / data.tokens_per_epoch,
             "throughput/tokens_per_s": self.tokens_per_s,
             "throughput/step_ms": 1000 * seconds / self._steps,
+            "throughput/data_wait_ms": 1000 * self.data_wait(trainer) / self._steps,
         }
         if self._peak is not None:
             metrics["throughput/mfu"] = self.tokens_per_s * self._flops / (self._peak * trainer.world_size)
-        if (memory := max_memory_gib(pl_module.device)) is not None:
-            metrics["memory/max_gib"] = memory
+        metrics |= memory_gib(pl_module.device)
         self._loss, self._steps, self._mark = 0.0, 0, time.perf_counter()
         return metrics
+
+    def data_wait(self, trainer: Trainer) -> float:
+        """Seconds that the training has waited for batches since the last call."""
+        before, loader = self._wait_s, trainer.train_dataloader
+        self._wait_s = loader.wait_s if isinstance(loader, TrainLoader) else 0.0
+        return self._wait_s - before
 
     def write(self, trainer: Trainer, step: int, metrics: dict[str, float]) -> None:
         """Hand metrics to every logger, and to the log file."""
@@ -117,13 +125,14 @@ class Metrics(Callback):
             logger.log_metrics(metrics, step=step)
 
 
-def max_memory_gib(device: torch.device) -> float | None:
-    """The most memory that was in use: the device's on CUDA, the process's elsewhere; None where nothing tells it."""
+def memory_gib(device: torch.device) -> dict[str, float]:
+    """The most memory that was in use: the device's on CUDA, the process's elsewhere; nothing where nobody tells it."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+        used, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        return {"memory/max_gib": used / 2**30, "memory/max_reserved_gib": reserved / 2**30}
     if sys.platform == "win32":
-        return None
+        return {}
     import resource  # not on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return {"memory/max_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
