@@ -9,8 +9,8 @@ import torch
 from tests.training.test_module import ADAMW, CLASSIC, MODERN, train
 
 from minigpt.training import loggers
-from minigpt.training.callbacks import attention_maps, layer_metrics
-from minigpt.training.callbacks.attention_maps import AttentionMaps, draw
+from minigpt.training.callbacks import attention_images, layer_metrics
+from minigpt.training.callbacks.attention_images import AttentionImages, draw
 from minigpt.training.callbacks.layer_metrics import LayerMetrics
 from minigpt.training.callbacks.metrics import Metrics
 
@@ -63,7 +63,7 @@ def test_norms_of_the_layers_make_up_those_of_the_model(tmp_path, micro_batches)
 def test_a_training_is_the_same_with_and_without(tmp_path):
     plain, measured = (
         train(tmp_path, dropout=0.2, max_steps=4, callbacks=[Metrics(), *more])[2].column("train/loss")
-        for more in ([], [LayerMetrics(every_n_steps=1), AttentionMaps()])
+        for more in ([], [LayerMetrics(every_n_steps=1), AttentionImages()])
     )
     assert plain == measured
 
@@ -82,8 +82,8 @@ def shown(monkeypatch):
     """What loggers that show images and histograms are given."""
     shown = []
     monkeypatch.setattr(layer_metrics, "log_histogram", lambda _, *what: shown.append(what))
-    monkeypatch.setattr(attention_maps, "log_image", lambda _, *what: shown.append(what))
-    monkeypatch.setattr(attention_maps, "shows_media", lambda _: True)
+    monkeypatch.setattr(attention_images, "log_image", lambda _, *what: shown.append(what))
+    monkeypatch.setattr(attention_images, "shows_media", lambda _: True)
     return shown
 
 
@@ -102,18 +102,20 @@ def test_histograms_are_of_all_weights_and_gradients_by_choice(tmp_path, shown):
 
 
 def test_attention_is_one_image_of_layers_and_heads(tmp_path, shown):
-    train(tmp_path, MODERN, max_steps=4, val_every_n_steps=2, callbacks=[Metrics(), AttentionMaps(num_tokens=8)])
+    train(tmp_path, MODERN, max_steps=4, val_every_n_steps=2, callbacks=[Metrics(), AttentionImages(num_tokens=8)])
     assert [(name, step) for name, _, step in shown] == [("attention", 2), ("attention", 4)]
     image = shown[0][1]
-    side = attention_maps.ZOOM * (8 + 2)  # with a frame
+    side = attention_images.ZOOM * (8 + 2)  # with a frame
     assert image.shape == (2 * side, 2 * side, 3) and image.dtype == np.uint8
 
 
 def test_white_is_no_attention_and_ink_the_most():
     weights = torch.tensor([[[1.0, 0.0], [0.25, 0.75]]])
-    image = draw([weights])[attention_maps.ZOOM : -attention_maps.ZOOM, attention_maps.ZOOM : -attention_maps.ZOOM]
+    image = draw([weights])[
+        attention_images.ZOOM : -attention_images.ZOOM, attention_images.ZOOM : -attention_images.ZOOM
+    ]
     corners = image[[0, 0, -1, -1], [0, -1, 0, -1]]
-    assert corners[0].tolist() == attention_maps.INK.tolist() and corners[1].tolist() == [255, 255, 255]
+    assert corners[0].tolist() == attention_images.INK.tolist() and corners[1].tolist() == [255, 255, 255]
     assert 0 <= corners[3][0] < corners[2][0] < 255
 
 

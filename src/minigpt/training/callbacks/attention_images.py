@@ -14,7 +14,7 @@ INK = np.array([21, 62, 117])  # the colour of a head's largest weight; 0 is whi
 ZOOM = 3  # pixels per weight
 
 
-class AttentionMaps(Callback):
+class AttentionImages(Callback):
     """Writes one image, `attention`, to the loggers that show images: a row for each layer, a map for each head.
 
     Rows of a map are queries, columns keys.
