@@ -17,7 +17,7 @@ import yaml
 from benchmarks.report import compose_config, write_results
 from torch import Tensor, nn
 
-from minigpt.inference.cli_output import find_eval_text, text_batches
+from minigpt.inference.eval_text import VAL, exact_batches, find_training_text, read_eval_text
 from minigpt.inference.load import LoadedModel, find_model
 from minigpt.inference.scoring import evaluate
 from minigpt.runs.summary import read_summary
@@ -52,8 +52,8 @@ def summarize(directories: list[Path]) -> dict[str, Any]:
 def ensemble_loss(models: list[LoadedModel]) -> float:
     """The exact validation loss of the ensemble."""
     first = models[0]
-    path, val_fraction = find_eval_text(first, {"eval_text": None, "paths": compose_config()["paths"]})
-    batches, _ = text_batches(first, path, val_fraction)
+    text = read_eval_text(first, find_training_text(first, compose_config()["paths"]["data_dir"]), VAL)
+    batches = exact_batches(first, text)
     return evaluate(Ensemble([m.model for m in models]), first.objective, batches, first.precision).loss
 
 

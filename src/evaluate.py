@@ -8,12 +8,9 @@ from minigpt.cli import command
 @command("evaluate")
 def main(config: dict[str, Any]) -> float:
     from minigpt.config.packaged import typed_targets
-    from minigpt.inference.cli_output import evaluate_run
-    from minigpt.inference.load import find_model
+    from minigpt.inference.evaluation import evaluate_runs
 
-    runs_dir, trusted = config["paths"]["runs_dir"], typed_targets()
-    trained = find_model(config["run"], runs_dir, config["device"], config["average_last_n"], trusted)
-    return evaluate_run(trained, config)
+    return evaluate_runs(config, typed_targets())
 
 
 if __name__ == "__main__":

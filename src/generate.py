@@ -8,8 +8,8 @@ from minigpt.cli import command
 @command("generate")
 def main(config: dict[str, Any]) -> None:
     from minigpt.config.packaged import typed_targets
-    from minigpt.inference.cli_output import generate_text
     from minigpt.inference.load import find_model
+    from minigpt.inference.text_generation import generate_text
 
     runs_dir, trusted = config["paths"]["runs_dir"], typed_targets()
     trained = find_model(config["run"], runs_dir, config["device"], config["average_last_n"], trusted)

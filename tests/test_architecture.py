@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "data": ({"data"}, {"torch", "numpy", "lightning", "filelock", "tokenizers", "annotated_types", "pooch"}),
     "inference": (
         {"inference", "config", "data", "model", "runs", "devices", "machine"},
-        {"torch", "safetensors", "torchmetrics", "wandb"},
+        {"torch", "numpy", "safetensors", "torchmetrics", "wandb"},
     ),
     "training": (
         {"training", "inference", "data", "model", "runs", "devices", "machine", "streams"},

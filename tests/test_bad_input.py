@@ -148,7 +148,15 @@ GENERATE = [
     ("run={tmp}/nowhere.ckpt", "no checkpoint at"),
     ("run=https://example.org/model.ckpt", "is an address"),
     ("run=latest temperature=-1", "at least 0"),
+    ("run=latest temperature=nan", "a finite number"),
     ("run=latest top_p=1.5", "at most 1"),
+    ("run=latest min_p=1.5", "at most 1"),
+    ("run=latest min_p=-0.1", "at least 0"),
+    ("run=latest repetition_penalty=0", "more than 0"),
+    ("run=latest top_k=0", "at least 1"),
+    ("run=latest format=yaml", "one of text, json"),
+    ("run=latest stop=[1]", "of type str"),
+    ("run={tmp}", "no run at"),
     ("run=latest max_new_tokens=0", "at least 1"),
     ("run=latest promt=a", "did you mean 'prompt'"),
     ("run=latest max_tokens=3", "did you mean 'max_new_tokens'"),
@@ -194,3 +202,5 @@ def test_generate_refuses(cli, world, typed, says):
 def test_evaluate_refuses(cli, world):
     refused(cli, world, "evaluate.py", "run={tmp}/nowhere", "no run at")
     refused(cli, world, "evaluate.py", "run=latest precison=auto", "did you mean 'precision'")
+    refused(cli, world, "evaluate.py", "run=latest protocol=nanogpt", "one of exact, random, sliding, dynamic")
+    refused(cli, world, "evaluate.py", "run=latest,{tmp}/nowhere output={tmp}/a-file", "a-file exists already")

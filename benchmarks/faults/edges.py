@@ -110,8 +110,8 @@ def spread(items: list[tuple[str, list[str]]], count: int) -> list[tuple[str, li
 
 def small_machine() -> None:
     """Let a command believe that the machine has little memory, and end a long run or a long sample early."""
-    import minigpt.inference.cli_output as cli_output
     import minigpt.inference.sampling as sampling
+    import minigpt.inference.text_generation as text_generation
     import minigpt.model.size as size
     from minigpt.training.callbacks.graceful_stop import GracefulStop
 
@@ -122,11 +122,11 @@ def small_machine() -> None:
         if trainer.global_step >= 2:
             trainer.should_stop = True
 
-    def generate(*args, original=sampling.generate, max_new_tokens, **options):
+    def generate(*args, original=sampling.generate_with_logits, max_new_tokens, **options):
         return original(*args, max_new_tokens=min(max_new_tokens, 100), **options)
 
     GracefulStop.on_train_batch_end = on_train_batch_end
-    cli_output.generate = generate
+    text_generation.generate_with_logits = generate
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:

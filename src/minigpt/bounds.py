@@ -13,6 +13,7 @@ NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Gt(0), Le(1)]
+Probability = Annotated[float, Ge(0), Le(1)]
 DropProbability = Annotated[float, Ge(0), Lt(1)]
 Momentum = Annotated[float, Ge(0), Lt(1)]
 LengthPenalty = Annotated[float, Ge(0), Le(10)]  # an exponent

@@ -93,6 +93,13 @@ def test_paths_and_names_keep_null_interpolation_and_home():
     assert typed("~", "stop") == "~"
 
 
+def test_a_stop_string_may_be_a_list_in_hydra_s_grammar():
+    assert typed('["ROMEO:", JULIET:]', "stop") == ["ROMEO:", "JULIET:"]
+    assert typed(".", "stop") == "." and typed("\n\n", "stop") == "\n\n" and typed("[stage", "stop") == "[stage"
+    assert typed('["\n\n"]', "stop") == ["\n\n"] and typed("'[a]'", "stop") == "[a]" and typed("null", "stop") is None
+    assert typed("[a,b]", "run") == "[a,b]", "a path, which evaluate.py divides itself"
+
+
 def test_other_options_keep_hydra_s_grammar():
     others = ["model.dim=128", "tags=[a,b]", "+data.val_fraction=0.2", "model=nano", "~callbacks", "optimizer.lr=1e-3"]
     assert quote_text_options(others) == others
@@ -106,7 +113,9 @@ def test_a_sweep_over_prompts_is_one_and_the_rest_is_quoted():
 
 def test_every_text_of_a_command_is_known():
     fields = [get_type_hints(c) for c in COMMANDS.values()]
-    own = {name for hints in fields for name, kind in hints.items() if kind in (str, str | None)}
+    own = {
+        name for hints in fields for name, kind in hints.items() if kind in (str, str | None, str | list[str] | None)
+    }
     own |= {f"paths.{name}" for name in get_type_hints(Paths)}
     assert own <= TEXTS | PATHS
     assert {name for name in TEXTS | PATHS if "." not in name} <= {name for hints in fields for name in hints}

@@ -9,10 +9,11 @@ import torch
 
 from minigpt.data.denoising import DenoisingDataModule
 from minigpt.data.tokenizer import CharTokenizer
-from minigpt.inference.cli_output import evaluate_run, generate_text
 from minigpt.inference.denoise_lines import denoise, score_denoising
+from minigpt.inference.evaluation import evaluate_run
 from minigpt.inference.load import LoadedModel
 from minigpt.inference.model_analysis import analyze_model
+from minigpt.inference.text_generation import generate_text
 from minigpt.model.attention import BidirectionalAttention, CausalSelfAttention, CrossAttention
 from minigpt.model.embeddings import RotaryPositions
 from minigpt.model.encoder_decoder import EncoderDecoder
@@ -29,7 +30,8 @@ from minigpt.training.trainer import Trainer
 
 LINES = ["The quality", "of mercy", "is not strained", "It droppeth", "as the gentle", "rain from", "heaven upon"]
 OPTIONS = {"num_beams": 2, "length_penalty": 0.6, "precision": "32-true", "num_samples": 1, "max_new_tokens": 3}
-OPTIONS |= {"stop": None}
+OPTIONS |= {"stop": None, "format": "text", "interactive": False, "temperature": 1.0, "seed": 1}
+EVALUATE = {"split": "val", "protocol": "exact", "eval_text": None, "precision": None, "num_decode_lines": 7}
 
 
 @pytest.fixture(scope="module")
@@ -77,27 +79,31 @@ def test_an_analysis_has_the_losses_alone(trained):
     assert analysis.scores.total().loss == pytest.approx(loss, abs=1e-4)
 
 
-def test_evaluation_repeats_the_validation_loss_and_scores_the_lines(trained, capsys):
+def test_evaluation_repeats_the_validation_loss_and_scores_the_lines(trained):
     model, _, loss = trained
-    options = {"eval_text": None, "precision": None, "num_decode_lines": 7}
-    evaluate_run(model, config(model, **options))
-    found = json.loads(capsys.readouterr().out)
+    found = evaluate_run(model, config(model, **EVALUATE))
     assert found["val_loss"] == pytest.approx(loss, abs=1e-5)
     assert (found["decoded_lines"], found["num_beams"]) == (7, 2)
     assert (found["exact_match"], found["character_accuracy"]) == (1, 1)
+    assert {row["token"] for row in found["loss_by_token"]} >= {"T", f"<{model.tokenizer.eos_id}>"}
+    train = evaluate_run(model, config(model, **EVALUATE | {"split": "train"}))
+    assert train["tokens"] > found["tokens"] and "val_loss" not in train and train["train_loss"] < 1
     other = model.path / "other.txt"
     other.write_text("of mercy\nThe rain\n\n")
-    evaluate_run(model, config(model, **options | {"eval_text": str(other)}))
-    assert json.loads(capsys.readouterr().out)["decoded_lines"] == 2
+    assert evaluate_run(model, config(model, **EVALUATE | {"eval_text": str(other)}))["decoded_lines"] == 2
     other.write_text("\n\n")
     with pytest.raises(ValueError, match=r"other.txt has no line"):
-        evaluate_run(model, config(model, **options | {"eval_text": str(other)}))
+        evaluate_run(model, config(model, **EVALUATE | {"eval_text": str(other)}))
+    with pytest.raises(ValueError, match="protocol=sliding is for one text"):
+        evaluate_run(model, config(model, **EVALUATE | {"protocol": "sliding"}))
 
 
 def test_a_prompt_is_denoised_line_by_line(trained, capsys):
     model, sample, _ = trained
     generate_text(model, config(model, prompt="thequality\nOF MERCY"))
     assert capsys.readouterr().out == "The quality\nof mercy\n"
+    generate_text(model, config(model, prompt="ofmercy", format="json"))
+    assert json.loads(capsys.readouterr().out) == {"prompt": "ofmercy", "text": "of mercy"}
     generate_text(model, config(model, prompt="ofmercy", num_samples=2))
     first, second = capsys.readouterr().out.removeprefix("--- 1\n").split("\n--- 2\n")
     assert first == "of mercy" != second.strip()
@@ -136,8 +142,6 @@ def test_beam_search_of_a_gpt_ends_with_a_character(capsys):
     assert capsys.readouterr().out == "--- 1\nab.\n--- 2\na.\n"
     generate_text(model, config(model, prompt="b", stop=None))
     assert capsys.readouterr().out.startswith("b.")
-    with pytest.raises(ValueError, match="stop='ab' must be one character"):
-        generate_text(model, config(model, prompt="a", stop="ab"))
 
 
 @pytest.mark.parametrize(("a", "b", "errors"), [("", "abc", 3), ("kitten", "sitting", 3), ("same", "same", 0)])

@@ -6,9 +6,9 @@ from safetensors import SafetensorError
 from tests.inference.checkpoints import COMPONENTS, save_checkpoint
 
 from minigpt.data.tokenizer import BPETokenizer, CharTokenizer
-from minigpt.inference.cli_output import check_generation, encode_stop, generate_text
 from minigpt.inference.load import load_model
 from minigpt.inference.safetensors_export import export_safetensors
+from minigpt.inference.text_generation import check_generation, generate_text
 from minigpt.model.attention import BidirectionalAttention
 from minigpt.model.objectives import MaskedTokens
 
@@ -34,7 +34,7 @@ def test_an_encoder_is_loaded_with_its_mask_token_and_does_not_generate(tmp_path
     loaded = load_model(save_checkpoint(tmp_path / "step_7.ckpt", CharTokenizer("abc"), components, MaskedTokens))
     assert loaded.model.vocab_size == 4 and loaded.tokenizer.vocab_size == 3
     with pytest.raises(ValueError, match="trained for MaskedTokens, not to continue a text"):
-        generate_text(loaded, {"prompt": "a", "num_samples": 1})
+        generate_text(loaded, {"prompt": "a", "num_samples": 1, "stop": None})
     export_safetensors(loaded, str(tmp_path / "model.safetensors"))
     assert "generate" not in capsys.readouterr().out
 
@@ -64,15 +64,6 @@ def test_an_export_that_cannot_be_written_leaves_nothing(checkpoint, tmp_path, m
     with pytest.raises(ValueError, match="cannot be written: no space"):
         export_safetensors(loaded, str(tmp_path / "model.safetensors"))
     assert {p.name for p in tmp_path.iterdir()} == {"step_7.ckpt", "folder.safetensors"}
-
-
-def test_a_stop_is_one_token(checkpoint):
-    loaded = load_model(checkpoint)
-    if isinstance(loaded.tokenizer, CharTokenizer):
-        assert encode_stop(loaded, "b") == 1
-    else:
-        with pytest.raises(ValueError, match="stop='é' is 2 tokens of this model"):
-            encode_stop(loaded, "é")
 
 
 def test_more_sequences_than_fit_in_memory_are_refused(checkpoint):

@@ -4,11 +4,21 @@ The options of a component (a mapping with a `_target_`) are those of its constr
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import doc
 
-from minigpt.bounds import Device, Fraction, LengthPenalty, NonNegativeFloat, PositiveInt, Precision, Seed
+from minigpt.bounds import (
+    Device,
+    Fraction,
+    LengthPenalty,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Precision,
+    Probability,
+    Seed,
+)
 
 Component = dict[str, Any]  # a mapping with a `_target_`
 Components = dict[str, Component | None]  # named components, null for one that is left out
@@ -44,6 +54,7 @@ PATHS = frozenset(
     {"name", "precision", "resume", "run", "runs", "eval_text", "prompt_file", "stop", "output"}
     | {"paths.data_dir", "paths.log_dir", "paths.run_dir", "paths.runs_dir", "data.path", "data.url"}
 )
+LISTS = frozenset({"stop"})  # those of them that may be a list in Hydra's grammar, [...]
 
 
 @dataclass
@@ -84,14 +95,28 @@ class Train:
 class Evaluate:
     """Score a trained model on its validation split, or on another text."""
 
-    run: Annotated[str, doc("a run directory, a checkpoint, an exported model, or latest")]
-    average_last_n: Annotated[PositiveInt, doc("average the weights of the run's newest n checkpoints")]
-    eval_text: Annotated[str | None, doc("another UTF-8 text to score; the validation split when null")]
+    run: Annotated[str, doc("a run, checkpoint, exported model or latest; several: A,B")]
+    average_last_n: Annotated[PositiveInt, doc("average the weights of the newest n checkpoints")]
+    eval_text: Annotated[str | None, doc("another UTF-8 text to score; a split when null")]
+    split: Annotated[Literal["val", "train"], doc("which split of the text of the training")]
+    protocol: Annotated[
+        Literal["exact", "random", "sliding", "dynamic"],
+        doc("exact, random or sliding windows, or dynamic weights"),
+    ]
+    num_windows: Annotated[PositiveInt, doc("random: how many windows")]
+    seed: Annotated[Seed, doc("random: of the windows")]
+    stride: Annotated[PositiveInt | None, doc("sliding, dynamic: tokens from a window to the next")]
+    dynamic_optimizer: Annotated[Literal["rms", "sgd"], doc("dynamic: gradients over their size in training, or plain")]
+    dynamic_lr: Annotated[NonNegativeFloat, doc("dynamic: the learning rate")]
+    dynamic_decay: Annotated[Probability, doc("dynamic: return to the trained weights after a window")]
+    details: Annotated[bool, doc("print losses by position and token, and calibration")]
+    format: Annotated[Literal["json", "table"] | None, doc("a table of several, else JSON, when null")]
+    output: Annotated[str | None, doc("a JSON file to write, with all figures and details")]
     device: Annotated[Device, doc("where to compute")]
     precision: Annotated[Precision | None, doc("the run's own when null; float32 where bfloat16 is slow")]
     num_beams: Annotated[PositiveInt, doc("denoised lines: hypotheses that beam search keeps")]
     length_penalty: Annotated[LengthPenalty, doc("denoised lines: 0 favors short hypotheses")]
-    num_decode_lines: Annotated[PositiveInt | None, doc("denoised lines: how many, from the first on; all when null")]
+    num_decode_lines: Annotated[PositiveInt | None, doc("denoised lines: how many; all when null")]
     paths: Annotated[Paths, doc("where to read and write")]
 
 
@@ -99,19 +124,23 @@ class Evaluate:
 class Generate:
     """Generate text with a trained model."""
 
-    run: Annotated[str, doc("a run directory, a checkpoint, an exported model, or latest")]
-    average_last_n: Annotated[PositiveInt, doc("average the weights of the run's newest n checkpoints")]
+    run: Annotated[str, doc("a run directory, checkpoint, exported model or latest")]
+    average_last_n: Annotated[PositiveInt, doc("average the weights of the newest n checkpoints")]
     prompt: Annotated[str | None, doc("the text to continue, as typed; a line break when null")]
     prompt_file: Annotated[str | None, doc("a file with the prompt, - for standard input")]
+    interactive: Annotated[bool, doc("read one prompt after another, typed or from a pipe")]
     max_new_tokens: Annotated[PositiveInt, doc("length of a sample in tokens")]
     temperature: Annotated[NonNegativeFloat, doc("divides the logits; 0 takes the most likely token")]
-    top_k: Annotated[PositiveInt | None, doc("sample from the k most likely tokens only")]
-    top_p: Annotated[Fraction | None, doc("sample from the fewest tokens whose probabilities sum to p")]
+    top_k: Annotated[PositiveInt | None, doc("sample from the k likeliest tokens; all if there are fewer")]
+    top_p: Annotated[Fraction | None, doc("sample from the fewest tokens with probability p")]
+    min_p: Annotated[Probability | None, doc("sample from tokens p times as likely as the likeliest")]
+    repetition_penalty: Annotated[PositiveFloat, doc("lowers the logits of tokens that occurred; 1: none")]
     seed: Annotated[Seed, doc("of the random draws")]
-    num_samples: Annotated[PositiveInt, doc("samples drawn as a batch, or best hypotheses of beam search")]
-    num_beams: Annotated[PositiveInt | None, doc("beam search with so many hypotheses instead of sampling")]
+    num_samples: Annotated[PositiveInt, doc("samples drawn as a batch, or best hypotheses of a search")]
+    num_beams: Annotated[PositiveInt | None, doc("beam search with so many hypotheses, not sampling")]
     length_penalty: Annotated[LengthPenalty, doc("beam search: 0 favors short hypotheses")]
-    stop: Annotated[str | None, doc("beam search: the character that ends a hypothesis")]
+    stop: Annotated[str | list[str] | None, doc("a text that ends a sample, or a list of them")]
+    format: Annotated[Literal["text", "json"], doc("text, or JSON with log-probabilities, a line per sample")]
     device: Annotated[Device, doc("where to compute")]
     precision: Annotated[Precision, doc("auto for the fastest of the device")]
     paths: Annotated[Paths, doc("where to read and write")]
@@ -122,7 +151,7 @@ class Export:
     """Export a trained model as one safetensors file."""
 
     run: Annotated[str, doc("a run directory, a checkpoint, or latest")]
-    average_last_n: Annotated[PositiveInt, doc("average the weights of the run's newest n checkpoints")]
+    average_last_n: Annotated[PositiveInt, doc("average the weights of the newest n checkpoints")]
     output: Annotated[str, doc("the file to write, *.safetensors")]
     paths: Annotated[Paths, doc("where to read and write")]
 

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from minigpt.config.schema import PATHS, TEXTS
+from minigpt.config.schema import LISTS, PATHS, TEXTS
 
 SWEEP = object()  # the value of an override with several values
 UNREADABLE = object()  # the value of an override that Hydra's grammar does not have
@@ -38,7 +38,11 @@ def quote_override(override: str, multirun: bool) -> str:
     if not equals or option not in TEXTS | PATHS:
         return override
     value = read(override)
-    if isinstance(value, QuotedString) or (multirun and value is SWEEP):
+    if (
+        isinstance(value, QuotedString)
+        or (multirun and value is SWEEP)
+        or (option in LISTS and isinstance(value, list))
+    ):
         return override
     text = typed
     if option in PATHS:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ def beam_search(
     length_penalty: float,
     max_new_tokens: int,
     stop_token: int | None = None,
+    ends: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Find the most likely continuations of prompts; one beam is greedy decoding.
 
@@ -52,9 +53,11 @@ def beam_search(
         length_penalty: see `score`; it matters only where hypotheses can end.
         max_new_tokens: longest continuation.
         stop_token: the token that ends a continuation; None for none.
+        ends: continuations [B * K, T] -> whether the last token of each ends it [B * K]; None for `stop_token` alone.
 
     Returns:
-        The continuations [B, K, up to max_new_tokens], best first, padded with `stop_token`, and their scores [B, K].
+        The continuations [B, K, up to max_new_tokens], best first, padded with `stop_token` (or 0), and their scores
+        [B, K].
     """
     beams = start_beams(prompts, num_beams)
     unread = beams.tokens[:, -block_size:]
@@ -64,6 +67,8 @@ def beam_search(
             unread = beams.tokens[:, -max(1, block_size // 2) :]
         log_probs = torch.log_softmax(model(unread, cache)[:, -1].float(), dim=-1)
         beams, origin = extend_beams(beams, log_probs, length_penalty, stop_token)
+        if ends is not None:
+            beams = replace(beams, ended=beams.ended | ends(beams.tokens[:, prompts.shape[1] :]).view_as(beams.ended))
         cache.reorder(origin)
         unread = beams.tokens[:, -1:]
         if beams.ended.all():
@@ -90,9 +95,10 @@ def extend_beams(
     """
     count, num_beams = beams.log_p.shape
     log_probs = log_probs.unflatten(0, (count, num_beams))
-    if stop_token is not None:  # a hypothesis that has ended stays as it is: only its stop token is repeated, for free
-        log_probs = log_probs.masked_fill(beams.ended[..., None], -math.inf)
-        log_probs[..., stop_token] = log_probs[..., stop_token].masked_fill(beams.ended, 0.0)
+    # A hypothesis that has ended stays as it is: only its padding is repeated, for free.
+    padding = stop_token or 0
+    log_probs = log_probs.masked_fill(beams.ended[..., None], -math.inf)
+    log_probs[..., padding] = log_probs[..., padding].masked_fill(beams.ended, 0.0)
     length = beams.length + ~beams.ended
     candidates = beams.log_p[..., None] + log_probs  # [B, K, V]
     scores, best = score(candidates, length[..., None], length_penalty).flatten(1).topk(num_beams)

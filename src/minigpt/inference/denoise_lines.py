@@ -1,11 +1,13 @@
 """Denoise corrupted lines with an encoder-decoder, and score the result."""
 
 from functools import partial
+from typing import Any
 
 import torch
 
 from minigpt.data.tokenizer import LineTokenizer
 from minigpt.inference.beam_search import beam_search
+from minigpt.inference.load import LoadedModel
 from minigpt.model.encoder_decoder import EncoderDecoder
 from minigpt.model.size import check_memory, generation_bytes
 
@@ -48,6 +50,28 @@ def denoise(
         texts = [[tokenizer.decode(ids) for ids in hypotheses] for hypotheses in lines.tolist()]
         found |= zip(indices.tolist(), texts, strict=True)
     return [found[index] for index in range(len(corrupted))]
+
+
+def denoise_eval_lines(loaded: LoadedModel, lines: list[str], config: dict[str, Any]) -> dict[str, Any]:
+    """Denoise the first of the lines of a text, and return their scores, see `score_denoising`."""
+    model, tokenizer = denoising_model(loaded)
+    lines = lines[: config["num_decode_lines"]]
+    corrupted = [tokenizer.corrupt(line) for line in lines]
+    num_beams = config["num_beams"]
+    found = denoise(model, tokenizer, corrupted, num_beams=num_beams, length_penalty=config["length_penalty"])
+    return {"num_beams": num_beams} | score_denoising([hypotheses[0] for hypotheses in found], lines)
+
+
+def denoising_model(loaded: LoadedModel) -> tuple[EncoderDecoder, LineTokenizer]:
+    """Return the model and the tokenizer of an encoder-decoder.
+
+    Raises:
+        ValueError: it is another kind of model.
+    """
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if not isinstance(model, EncoderDecoder) or not isinstance(tokenizer, LineTokenizer):
+        raise ValueError(f"{loaded.path} does not denoise lines: it has no encoder-decoder")
+    return model, tokenizer
 
 
 def score_denoising(denoised: list[str], lines: list[str]) -> dict[str, float]:

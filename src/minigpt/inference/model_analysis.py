@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from minigpt.data.tokenizer import CharTokenizer, LineTokenizer
-from minigpt.inference.eval_batches import find_training_text, line_batches, text_batches
+from minigpt.inference.eval_text import VAL, exact_batches, find_training_text, read_eval_text
 from minigpt.inference.load import LoadedModel
 from minigpt.inference.precision import inference_precision
 from minigpt.inference.prompt import encode_prompt
@@ -109,10 +109,10 @@ def score_split(loaded: LoadedModel, data_dir: str) -> tuple[DetailedScore, int]
     path = find_training_text(loaded, data_dir)
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     affordable = max(loaded.text["block_size"] + 1, int(MAX_PRODUCTS / max(1, parameters)))
-    make_batches = line_batches if isinstance(loaded.tokenizer, LineTokenizer) else text_batches
-    batches, characters = make_batches(loaded, path, loaded.text["val_fraction"], min(MAX_CHARACTERS, affordable))
+    text = read_eval_text(loaded, path, VAL, min(MAX_CHARACTERS, affordable))
     vocab_size = loaded.tokenizer.vocab_size + loaded.objective.num_special_tokens
-    return detailed_scores(loaded.model, loaded.objective, batches, PRECISION, vocab_size=vocab_size), characters
+    batches = exact_batches(loaded, text)
+    return detailed_scores(loaded.model, loaded.objective, batches, PRECISION, vocab_size=vocab_size), text.characters
 
 
 @torch.inference_mode()

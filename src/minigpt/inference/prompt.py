@@ -47,11 +47,13 @@ def encode_prompt(loaded: LoadedModel, prompt: str) -> Tensor:
     """Return the token ids [T] of a prompt, on the model's device.
 
     Raises:
-        ValueError: the prompt has characters outside the vocabulary.
+        ValueError: the prompt has characters outside the vocabulary, or is not UTF-8.
     """
     device = next(loaded.model.parameters()).device
     try:
         ids = loaded.tokenizer.encode(prompt)
+    except UnicodeEncodeError as error:  # Python stands in for such bytes of a command line or a terminal
+        raise ValueError(f"the prompt is not UTF-8 text (character {error.start})") from error
     except ValueError as error:
         hint = "; a prompt is taken as it is typed, and a line break is $'\\n'" if "\\" in prompt else ""
         raise ValueError(f"{error}{hint}") from error

@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from minigpt.inference.logit_filters import filter_logits, penalize_repetition
 from minigpt.model.kv_cache import KVCache
 
 
@@ -40,56 +41,49 @@ def generate_with_logits(
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
     generator: torch.Generator | None = None,
+    **filters: Any,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Continue prompts [B, T], yielding the next token ids [B] and the logits [B, V] that they are sampled from.
+    """Continue prompts [B, T], yielding the next token ids [B] and the logits [B, V] of the model that they follow.
 
     With cached keys and values, a token costs one position of work. When the context is full, its second half is read
     again as a new context and the first half is dropped.
 
     Args:
         model: a `CausalModel`.
+        prompt: token ids; the last `block_size` of them are read.
+        max_new_tokens: tokens to yield.
         temperature: divides the logits; 0 takes the most likely token.
-        top_k: sample from the k most likely tokens only.
-        top_p: sample from the fewest tokens whose probabilities sum to at least p (arXiv 1904.09751).
+        repetition_penalty: lowers the logits of the tokens of the prompt and of those yielded, see
+            `penalize_repetition`; 1 for none.
         generator: random number generator on the model's device; None for the default one.
+        filters: `top_k`, `top_p` and `min_p`, see `minigpt.inference.logit_filters`, which has their order.
     """
     causal = cast(CausalModel, model.eval())
-    block_size, cache = causal.block_size, causal.make_cache()
+    block_size, cache, seen = causal.block_size, causal.make_cache(), None
     unread = context = prompt[:, -block_size:]
     for _ in range(max_new_tokens):
         if cache.length + unread.shape[1] > block_size:
             cache.clear()
             unread = context = context[:, -max(1, block_size // 2) :]
-        logits = causal(unread, cache)[:, -1].float()
-        token = sample_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        logits = adjusted = causal(unread, cache)[:, -1].float()
+        if repetition_penalty != 1:
+            seen = torch.zeros_like(logits, dtype=torch.bool).scatter(1, prompt, True) if seen is None else seen
+            adjusted = penalize_repetition(logits, seen, repetition_penalty)
+        token = sample_token(adjusted, temperature=temperature, generator=generator, **filters)
         yield token, logits
         unread = token[:, None]
         context = torch.cat((context, unread), dim=1)[:, -block_size:]
+        if seen is not None:
+            seen.scatter_(1, unread, True)
 
 
 def sample_token(
-    logits: Tensor,
-    *,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    generator: torch.Generator | None = None,
+    logits: Tensor, *, temperature: float, generator: torch.Generator | None = None, **filters: Any
 ) -> Tensor:
-    """Sample one token id per sequence [B] from logits [B, V]; for the options see `generate`."""
+    """Sample one token id per sequence [B] from logits [B, V]; for the options see `generate_with_logits`."""
     if temperature == 0:
         return logits.argmax(dim=-1)
-    # Without its maximum first, since logits divided by a tiny temperature would be infinite, and their softmax NaN.
-    logits = logits - logits.max(dim=-1, keepdim=True).values
-    probabilities = torch.softmax(logits / temperature, dim=-1)
-    if top_k is not None and top_k < logits.shape[-1]:
-        smallest = probabilities.topk(top_k, dim=-1).values[:, -1:]
-        probabilities = probabilities.masked_fill(probabilities < smallest, 0.0)
-        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
-    if top_p is not None and top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        before = ordered.cumsum(dim=-1) - ordered  # of the likelier tokens; 0 for the likeliest, so one always stays
-        probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
+    probabilities = torch.softmax(filter_logits(logits, temperature=temperature, **filters), dim=-1)
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)

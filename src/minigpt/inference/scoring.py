@@ -75,27 +75,56 @@ class Sums:
 
 @dataclass(frozen=True)
 class DetailedScore:
-    """The sums of one pass over a split, grouped in three ways.
+    """The sums of one pass over a split, grouped in several ways.
 
     Attributes:
         by_position: by the position in the sequence, from 0 on [T].
         by_token: by the id of the target [V].
         by_confidence: by the probability of the prediction, in bins of equal width [num_bins].
+        by_sequence: by the sequence, in the order of the batches [number of sequences].
     """
 
     by_position: Sums
     by_token: Sums
     by_confidence: Sums
+    by_sequence: Sums
+
+    @classmethod
+    def empty(cls, vocab_size: int, num_bins: int = NUM_BINS) -> "DetailedScore":
+        """Return the sums of no tokens."""
+        return cls(Sums(), Sums(vocab_size), Sums(num_bins), Sums())
+
+    def add(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch of logits [N, T, V] and targets [N, T]."""
+        counted = (targets != IGNORE_INDEX).cpu()
+        sequences, positions = counted.nonzero(as_tuple=True)
+        scores = token_scores(logits, targets)[:, counted]
+        num_bins = self.by_confidence.table.shape[1]
+        self.by_position.add(positions, scores)
+        self.by_token.add(targets.cpu()[counted], scores)
+        bins = (scores[2].nan_to_num() * num_bins).long().clamp(max=num_bins - 1)
+        self.by_confidence.add(bins, scores)
+        self.by_sequence.add(sequences + self.by_sequence.table.shape[1], scores)
 
     def total(self) -> Score:
-        """Return the score of all tokens, that of `evaluate`."""
+        """Return the score of all tokens, that of `evaluate`.
+
+        Raises:
+            ValueError: there are none.
+        """
         loss, correct, _, count = self.by_token.table.sum(dim=1).tolist()
+        check_count(count)
         return Score(loss / count, correct / count, int(count))
 
     def calibration_error(self) -> float:
         """Return the expected calibration error: the mean distance of confidence and accuracy (arXiv 1706.04599)."""
         _, correct, confidence, count = self.by_confidence.table
         return ((correct - confidence).abs().sum() / count.sum()).item()
+
+    def standard_error(self) -> float:
+        """Return the standard error of the loss, from sequences of equal length that were drawn independently."""
+        loss = self.by_sequence.loss
+        return (loss.std() / len(loss) ** 0.5).item()
 
 
 def to_device(inputs: Inputs, device: torch.device) -> Inputs:
@@ -142,7 +171,7 @@ def detailed_scores(
     vocab_size: int,
     num_bins: int = NUM_BINS,
 ) -> DetailedScore:
-    """Return the sums by position, by target and by confidence, from one pass over all batches.
+    """Return sums by position, target, confidence and sequence, from one pass over all batches.
 
     Args:
         model, objective, batches, precision: see `evaluate`; sequences may differ in length between batches.
@@ -153,19 +182,13 @@ def detailed_scores(
         ValueError: the batches have no target that counts.
     """
     device = next(model.parameters()).device
-    by_position, by_token, by_confidence = Sums(), Sums(vocab_size), Sums(num_bins)
+    score = DetailedScore.empty(vocab_size, num_bins)
     model.eval()
     with inference_precision(precision, model):
         for inputs, targets in batches:
-            logits, targets = objective.predictions(model, to_device(inputs, device), targets.to(device))
-            counted = (targets != IGNORE_INDEX).cpu()
-            positions = torch.arange(targets.shape[1]).expand(targets.shape)[counted]
-            scores = token_scores(logits, targets)[:, counted]
-            by_position.add(positions, scores)
-            by_token.add(targets.cpu()[counted], scores)
-            by_confidence.add((scores[2] * num_bins).long().clamp(max=num_bins - 1), scores)
-    check_count(by_token.count.sum().item())
-    return DetailedScore(by_position, by_token, by_confidence)
+            score.add(*objective.predictions(model, to_device(inputs, device), targets.to(device)))
+    check_count(score.by_token.count.sum().item())
+    return score
 
 
 def token_scores(logits: Tensor, targets: Tensor) -> Tensor:
