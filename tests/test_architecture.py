@@ -23,7 +23,10 @@ MAY_IMPORT = {
     ),
     "runs": ({"runs"}, {"torch", "lightning", "yaml"}),
     "report": ({"report", "runs"}, {"altair", "vl_convert", "jinja2"}),
-    "report.model_section": ({"report", "runs", "inference"}, {"altair"}),  # when there is a checkpoint
+    "report.model_section": (
+        {"report", "runs", "inference", "deferred_imports"},
+        {"altair"},
+    ),  # when there is a checkpoint
     "config": ({"config", "runs"}, {"hydra", "omegaconf", "yaml", "annotated_types"}),
 }
 HEAVY = {

@@ -1,5 +1,6 @@
 """The model of the best run, from its checkpoint. The one part of a report that needs torch, which is imported here."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import altair as alt
 
+from minigpt.deferred_imports import defer_imports
 from minigpt.report.analysis import Table, show
 from minigpt.report.attention_maps import AttentionMap, map_heads
 from minigpt.report.figures import HEIGHT, Figure, finish
@@ -87,7 +89,8 @@ def show_model(run: ReportedRun, data_dir: str, trusted: frozenset[str]) -> Mode
     """
     try:
         path = find_checkpoint(str(run.directory), Path())
-        # torch takes seconds to import: only here, where there is a model to look at
+        if "torch" not in sys.modules:  # it takes seconds to import: only here, where there is a model to look at
+            defer_imports()
         from minigpt.inference.load import load_model
         from minigpt.inference.model_analysis import analyze_model
 
