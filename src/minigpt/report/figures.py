@@ -76,7 +76,7 @@ def make_figures(runs: Sequence[ReportedRun]) -> list[Figure]:
 def finish(name: str, title: str, description: str, chart: alt.TopLevelMixin, height: int) -> Figure:
     """Return a figure that is as wide as its container."""
     chart = chart.properties(width="container", height=height, description=description)
-    return Figure(name, title, description, chart.to_dict())
+    return Figure(name, title, description, chart.to_dict(validate=False))
 
 
 def thin(points: Sequence[tuple[int, float]], number: int) -> list[tuple[int, float]]:
@@ -90,8 +90,8 @@ def curves(runs: Sequence[ReportedRun], metric: str) -> Figure:
     best = next(run for run in runs if metric in run.curves)
     names = list(dict.fromkeys(run.configuration for run in runs))
     values = [
-        {"step": step, "value": float(f"{value:.5g}"), "configuration": run.configuration, "run": label(run)}
-        for run in runs
+        {"step": step, "value": float(f"{value:.5g}"), "configuration": run.configuration, "run": name}
+        for run, name in [(run, label(run)) for run in runs]
         for step, value in thin(run.curves.get(metric, []), MAX_POINTS // len(runs))
     ]
     dots = len(values) <= MAX_DOTS

@@ -23,6 +23,7 @@ from minigpt.report.analysis import (
 )
 from minigpt.report.attention_maps import draw_all, draw_labels, map_side
 from minigpt.report.figures import DARK, LIGHT, STATIC, STATIC_WIDTH, Figure, make_figures
+from minigpt.report.layer_figures import layer_figures
 from minigpt.report.model_section import ModelSection, show_model
 from minigpt.report.sources import ReportedRun, find_runs, read_runs
 from minigpt.runs.directory import replace_text
@@ -50,7 +51,7 @@ def write_report(reference: str, runs_dir: Path, data_dir: str = "data", trusted
     directories, place = find_runs(reference, runs_dir)
     runs = read_runs(directories)
     runs.sort(key=lambda run: (run.summary.get("val_bpc_best") is None, run.summary.get("val_bpc_best") or 0.0))
-    figures = make_figures(runs)
+    figures = make_figures(runs) + (layer_figures(runs[0]) if len(runs) == 1 else [])
     model = show_model(runs[0], data_dir, trusted)
     for problem in (problem for run in runs for problem in run.problems):
         print(f"left out of the report: {problem}", file=sys.stderr)

@@ -4,6 +4,7 @@ import glob
 import math
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from minigpt.runs.run_files import Sample, iter_samples, read_metrics, read_samp
 from minigpt.runs.untrusted import UntrustedFileError, check_mapping, read_yaml
 
 CURVES = ("train/loss", "val/loss", "val/bpc")
+# Titles and units of what is measured in each layer, by the first part of the metric's name.
+LAYER_METRICS = {
+    "grad_norm": ("Gradient norm", "before clipping"),
+    "update_ratio": ("Update ratio", "norm of the change / norm of the weights"),
+    "activation_rms": ("Activations", "root mean square"),
+    "attention_entropy": ("Attention entropy", "nats"),
+    "max_logit": ("Largest logit", "attention score, or logit of the head"),
+}
 
 
 @dataclass
@@ -108,7 +117,7 @@ def read_runs(directories: list[Path]) -> list[ReportedRun]:
     Raises:
         ValueError: none of them has a curve or a result.
     """
-    runs = [read_run(directory) for directory in directories]
+    runs = [read_run(directory, layers=len(directories) == 1) for directory in directories]
     for run, options in zip(runs, differing_options([r.summary.get("overrides") for r in runs]), strict=True):
         run.options = options
     if not any(run.curves or run.summary.get("val_bpc_best") is not None for run in runs):
@@ -117,12 +126,12 @@ def read_runs(directories: list[Path]) -> list[ReportedRun]:
     return runs
 
 
-def read_run(directory: Path) -> ReportedRun:
-    """Read one run."""
+def read_run(directory: Path, *, layers: bool) -> ReportedRun:
+    """Read one run; with `layers`, the curves of its layers too."""
     run = ReportedRun(directory, read_job(directory))
     if error := run.summary.get("error"):
         run.problems.append(f"{directory.name}: {error}")
-    for read in (read_config, read_curves, read_texts):
+    for read in (read_config, partial(read_curves, layers=layers), read_texts):
         try:
             read(run)
         except UntrustedFileError as error:
@@ -137,12 +146,13 @@ def read_config(run: ReportedRun) -> None:
         run.config = dict(flatten(check_mapping(read_yaml(path), path)))
 
 
-def read_curves(run: ReportedRun) -> None:
+def read_curves(run: ReportedRun, *, layers: bool) -> None:
     """Read a run's curves; values that are no finite numbers are gaps."""
-    curves: dict[str, list[tuple[int, float]]] = {name: [] for name in CURVES}
+    curves: dict[str, list[tuple[int, float]]] = {}
     for record in read_metrics(run.directory / METRICS):
-        for name in CURVES:
-            if text := record.get(name):
+        curves = curves or {name: [] for name in record if is_shown(name, layers)}
+        for name in curves:
+            if text := record[name]:
                 try:
                     value = float(text)
                 except ValueError as error:
@@ -150,6 +160,11 @@ def read_curves(run: ReportedRun) -> None:
                 if math.isfinite(value):
                     curves[name].append((int(record["step"]), value))
     run.curves = {name: points for name, points in curves.items() if points}
+
+
+def is_shown(metric: str, layers: bool) -> bool:
+    """Whether a metric is drawn; with `layers`, those of the layers too."""
+    return metric in CURVES or (layers and metric.partition("/")[0] in LAYER_METRICS)
 
 
 def read_texts(run: ReportedRun) -> None:
