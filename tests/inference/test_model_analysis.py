@@ -59,6 +59,13 @@ def test_a_bounded_part_of_the_validation_split_is_scored(tmp_path, monkeypatch)
     assert analyze_model(loaded, str(tmp_path)).characters == 9, "one block of a model that is too large for more"
 
 
+def test_the_prompt_is_the_beginning_of_the_text_or_the_example_without_one(tmp_path):
+    loaded = load(tmp_path, example_prompt="speak, ROMEO")
+    assert loaded.tokenizer.decode(analyze_model(loaded, str(tmp_path)).prompt) == "First Ci"
+    (tmp_path / "play.txt").unlink()
+    assert loaded.tokenizer.decode(analyze_model(loaded, str(tmp_path)).prompt) == "speak, ", "what it knows of it"
+
+
 @pytest.mark.parametrize("damage", ["missing", "changed"])
 def test_without_its_text_a_model_still_has_attention_and_predictions(tmp_path, damage):
     loaded = load(tmp_path)
@@ -78,7 +85,9 @@ def test_what_does_not_apply_is_left_out(tmp_path):
     bigram = Bigram(vocab_size=loaded.tokenizer.vocab_size, block_size=8).eval()
     analysis = analyze_model(replace(loaded, model=bigram), str(tmp_path))
     assert analysis.attention == [] and len(analysis.predictions) == 7 and analysis.scores is not None
-    unprompted = analyze_model(load(tmp_path, example_prompt=""), str(tmp_path))
+    loaded = load(tmp_path, example_prompt="")
+    (tmp_path / "play.txt").unlink()
+    unprompted = analyze_model(loaded, str(tmp_path))
     assert unprompted.prompt == unprompted.attention == unprompted.predictions == []
     tokens = BPETokenizer(vocab_size=270).train(TEXT, [TEXT])
     assert analyze_model(load(tmp_path, tokens), str(tmp_path)).unit == "token"

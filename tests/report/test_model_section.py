@@ -8,7 +8,15 @@ import zlib
 import pytest
 
 from minigpt.report.attention_maps import draw_labels, encode_png, map_heads
-from minigpt.report.model_section import bin_positions, position_curve, rank_tokens, token_bars, token_table, visible
+from minigpt.report.model_section import (
+    bin_positions,
+    position_curve,
+    rank_tokens,
+    shorten,
+    token_bars,
+    token_table,
+    visible,
+)
 
 WEIGHTS = [[1.0, 0.0, 0.0], [0.25, 0.75, 0.0], [0.5, 0.2, 0.3]]
 
@@ -42,6 +50,10 @@ def test_tokens_are_visible(token, shown):
     assert visible(token) == shown
 
 
+def test_the_end_of_a_long_context_is_shown():
+    assert shorten("First␣Citize") == "First␣Citize" and shorten("First␣Citizen") == "…rst␣Citizen"
+
+
 def test_a_map_in_numbers_and_in_words():
     (((one,),)) = map_heads([[WEIGHTS]])
     assert (one.layer, one.head) == (1, 1)
@@ -65,7 +77,7 @@ def test_an_image_has_a_pixel_for_each_weight():
         assert struct.unpack(">I", png[place + 8 + length : place + 12 + length])[0] == zlib.crc32(name + data)
         chunks[name], place = data, place + 12 + length
     lines = zlib.decompress(chunks[b"IDAT"])
-    assert [list(lines[n : n + 4]) for n in (0, 4, 8)] == [[0, 255, 0, 0], [0, 64, 191, 0], [0, 128, 51, 76]]
+    assert [list(lines[n : n + 4]) for n in (0, 4, 8)] == [[0, 255, 0, 0], [0, 128, 221, 0], [0, 180, 114, 140]]
     assert list(chunks[b"tRNS"]) == list(range(256)) and len(chunks[b"PLTE"]) == 768
     (drawn,) = re.findall(r"base64,([^\"]*)", map_heads([[WEIGHTS]])[0][0].svg)
     assert base64.b64decode(drawn) == png

@@ -1,9 +1,11 @@
 """What a trained model attends to, expects, and finds hard, as plain data. Shapes: B batch, T time, H heads."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from minigpt.data.text_files import iter_text_chunks
 from minigpt.data.tokenizer import CharTokenizer, LineTokenizer
 from minigpt.inference.eval_text import VAL, exact_batches, find_training_text, read_eval_text
 from minigpt.inference.load import LoadedModel
@@ -15,7 +17,7 @@ from minigpt.model.encoder_decoder import EncoderDecoder
 from minigpt.model.gpt import GPT, Block
 
 PRECISION = "32-true"
-MAX_PROMPT = 24  # tokens
+MAX_PROMPT, MAX_PROMPT_CHARACTERS = 24, 500  # tokens; characters that are looked at for them
 NUM_CANDIDATES = 6
 MAX_CHARACTERS = 1 << 14
 MAX_PRODUCTS = 5e10  # parameters times tokens: seconds on a slow CPU
@@ -68,19 +70,22 @@ class ModelAnalysis:
 
 
 def analyze_model(loaded: LoadedModel, data_dir: str) -> ModelAnalysis:
-    """Analyze a model on its example prompt, and on the beginning of its validation split.
+    """Analyze a model on the beginning of its text, its example prompt, and on that of its validation split.
 
     Args:
         loaded: the model, on a CPU.
         data_dir: directory of the texts.
     """
     tokenizer, denoises = loaded.tokenizer, isinstance(loaded.tokenizer, LineTokenizer)
-    prompt = [] if denoises else prompt_tokens(loaded)
+    text = loaded.text.get("example_prompt", "")
     scores, characters, problem = None, 0, None
     try:
-        scores, characters = score_split(loaded, data_dir)
+        path = find_training_text(loaded, data_dir)
+        text = next(iter_text_chunks(path, stop=MAX_PROMPT_CHARACTERS), text)
+        scores, characters = score_split(loaded, path)
     except ValueError as error:
         problem = str(error)
+    prompt = [] if denoises else encode_beginning(loaded, text)
     return ModelAnalysis(
         step=loaded.step,
         tokens=list(tokenizer.tokens),
@@ -94,19 +99,18 @@ def analyze_model(loaded: LoadedModel, data_dir: str) -> ModelAnalysis:
     )
 
 
-def prompt_tokens(loaded: LoadedModel) -> list[int]:
-    """Return the token ids of the example prompt, as far as they are short enough to be shown."""
-    prompt = loaded.tokenizer.known(loaded.text.get("example_prompt", ""))
-    return encode_prompt(loaded, prompt).tolist()[: min(MAX_PROMPT, loaded.text["block_size"])]
+def encode_beginning(loaded: LoadedModel, text: str) -> list[int]:
+    """Return the token ids of the beginning of a text, as many as can be shown."""
+    known = loaded.tokenizer.known(text.lstrip())
+    return encode_prompt(loaded, known).tolist()[: min(MAX_PROMPT, loaded.text["block_size"])]
 
 
-def score_split(loaded: LoadedModel, data_dir: str) -> tuple[DetailedScore, int]:
-    """Return the scores on the beginning of the validation split, and its length in characters.
+def score_split(loaded: LoadedModel, path: Path) -> tuple[DetailedScore, int]:
+    """Return the scores on the beginning of the validation split of a text, and its length in characters.
 
     Raises:
-        ValueError: the text is missing, has changed or is too short.
+        ValueError: it is too short.
     """
-    path = find_training_text(loaded, data_dir)
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     affordable = max(loaded.text["block_size"] + 1, int(MAX_PRODUCTS / max(1, parameters)))
     text = read_eval_text(loaded, path, VAL, min(MAX_CHARACTERS, affordable))

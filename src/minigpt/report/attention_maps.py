@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Weights = Sequence[Sequence[float]]  # of one head: [query][key]
-COLOR = (213, 94, 0)  # as opaque as the weight is large
+COLOR = (213, 94, 0)
 CELL, MARGIN, GAP = 10, 22, 16  # units of the SVG; labels are in the margin
 MAX_LABEL = 3  # characters
 MAX_MAPS = 144
@@ -112,8 +112,11 @@ def map_side(tokens: Sequence[str]) -> int:
 
 
 def encode_png(weights: Weights) -> bytes:
-    """Return a PNG (W3C PNG, third edition) with a pixel for each weight in [0, 1]: the opacity of one color."""
-    lines = b"".join(b"\0" + bytes(round(255 * min(1.0, max(0.0, weight))) for weight in row) for row in weights)
+    """Return a PNG (W3C PNG, third edition) with a pixel for each weight in [0, 1].
+
+    The opacity of the color is the square root of the weight: many keys share the weights of a row, which sum to 1.
+    """
+    lines = b"".join(b"\0" + bytes(round(255 * min(1.0, max(0.0, w)) ** 0.5) for w in row) for row in weights)
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", len(weights[0]), len(weights), 8, 3, 0, 0, 0)),
         (b"PLTE", bytes(COLOR) * 256),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minigpt.inference.model_analysis import ModelAnalysis
 
 NUM_BARS, NUM_ROWS = 24, 10
+MAX_CONTEXT = 12  # characters of a prompt's part that are shown
 BIN_GROWTH = 1.15  # ratio of the ends of two bins of positions
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
@@ -118,7 +119,7 @@ def describe_model(analysis: "ModelAnalysis") -> ModelSection:
         prompt=prompt,
         layers=map_heads(analysis.attention),
         predictions=[
-            PredictionRow("".join(prompt[: p.length]), text(p.actual), p.probability, p.rank, candidates)
+            PredictionRow(shorten("".join(prompt[: p.length])), text(p.actual), p.probability, p.rank, candidates)
             for p in analysis.predictions
             for candidates in [[(text(token), probability) for token, probability in p.candidates]]
         ],
@@ -131,6 +132,11 @@ def describe_model(analysis: "ModelAnalysis") -> ModelSection:
         section.figures = [position_curve(losses, counts, analysis.unit), token_bars(tokens, analysis.unit)]
         section.tables = [token_table(tokens, analysis.unit)]
     return section
+
+
+def shorten(text: str) -> str:
+    """Return the end of a text."""
+    return text if len(text) <= MAX_CONTEXT else f"…{text[1 - MAX_CONTEXT :]}"
 
 
 def visible(token: bytes) -> str:
