@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import altair as alt
 import pytest
 from tests.report.conftest import write_checkpoint, write_run
 
@@ -79,6 +80,8 @@ def test_figures_of_three_options_and_of_one_run(sweep):
     names = [figure.name for figure in make_figures(runs)]
     assert names == ["val_loss", "train_loss", "parallel_coordinates", "importances"]
     assert [figure.name for figure in make_figures(runs[:1])] == ["val_loss", "train_loss"]
+    for figure in make_figures(runs):
+        alt.Chart.from_dict(figure.spec)  # which raises an error if it is not Vega-Lite: make_figures skips the check
 
 
 def test_other_tokenizers_are_drawn_in_bits_per_character(sweep):

@@ -76,7 +76,7 @@ def make_figures(runs: Sequence[ReportedRun]) -> list[Figure]:
 def finish(name: str, title: str, description: str, chart: alt.TopLevelMixin, height: int) -> Figure:
     """Return a figure that is as wide as its container."""
     chart = chart.properties(width="container", height=height, description=description)
-    return Figure(name, title, description, chart.to_dict(validate=False))
+    return Figure(name, title, description, chart.to_dict(validate=False))  # the tests validate it
 
 
 def thin(points: Sequence[tuple[int, float]], number: int) -> list[tuple[int, float]]:
