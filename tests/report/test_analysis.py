@@ -6,6 +6,7 @@ from tests.report.conftest import write_run
 
 from minigpt.report.analysis import (
     cell_means,
+    compares_by_characters,
     config_table,
     configurations_table,
     cost_table,
@@ -87,3 +88,9 @@ def test_other_texts_and_tokenizers_are_told(tmp_path, sweep):
     texts, tokenizers = notes_on(read(sweep))
     assert "different texts (other.txt, play.txt)" in texts and "bits per character" in texts
     assert "BPETokenizer (300), CharTokenizer" in tokenizers and "bits per character" in tokenizers
+
+
+def test_a_run_that_has_only_begun_has_no_other_text(sweep):
+    write_run(sweep / "8", ["model.dim=96"], bpc=2.0, val_bpc_best=None, status="running", text=None)
+    runs = read(sweep)
+    assert notes_on(runs) == [] and not compares_by_characters(runs)

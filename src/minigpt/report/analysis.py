@@ -175,7 +175,8 @@ def cell_means(first: Sequence[str], second: Sequence[str], losses: Sequence[flo
 def notes_on(runs: Sequence[ReportedRun]) -> list[str]:
     """Return what a reader must know: other texts or tokenizers, and what could not be read."""
     notes = []
-    texts, tokenizers = {run.text for run in runs}, {run.tokenizer for run in runs if run.config}
+    texts = {run.text for run in runs if run.text is not None}
+    tokenizers = {run.tokenizer for run in runs if run.config}
     if len(texts) > 1:
         notes.append(
             f"The runs are on different texts ({', '.join(sorted(texts))}). They are compared in bits per character; "
@@ -191,4 +192,4 @@ def notes_on(runs: Sequence[ReportedRun]) -> list[str]:
 
 def compares_by_characters(runs: Sequence[ReportedRun]) -> bool:
     """Whether losses per token do not compare, so that curves are of bits per character."""
-    return len({(run.text, run.tokenizer) for run in runs if run.config}) > 1
+    return len({(run.text, run.tokenizer) for run in runs if run.config and run.text is not None}) > 1

@@ -25,7 +25,7 @@ def theme(text: str, grid: str, background: str | None, category: Sequence[str])
         "font": "system-ui, sans-serif",
         "view": {"stroke": None},
         "axis": axis | {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
-        "legend": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelLimit": 240},
+        "legend": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelLimit": 240, "columns": 4},
         "text": {"color": text},
         "bar": {"color": category[0]},
         "line": {"color": category[0]},

@@ -32,7 +32,7 @@ def layer_figure(run: ReportedRun, metric: str) -> Figure | None:
     numbers = [value["value"] for value in values]
     is_log = min(numbers) > 0 and max(numbers) > MAX_RATIO * min(numbers)
     title, unit = LAYER_METRICS[metric]
-    legend = alt.Legend(orient="bottom", columns=4, title=None, symbolType="stroke")
+    legend = alt.Legend(orient="bottom", title=None, symbolType="stroke")
     line = alt.Chart(alt.NamedData("points")).mark_line(point={"size": 14})
     line = line.encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(grid=False, tickCount=6, format=",d")),

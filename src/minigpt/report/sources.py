@@ -53,9 +53,9 @@ class ReportedRun:
         return configuration_name(self.options, self.summary)
 
     @property
-    def text(self) -> str:
-        """The text that it was trained on."""
-        return str(self.summary.get("text", "unknown"))
+    def text(self) -> str | None:
+        """The text that it was trained on; None where the run has not come that far."""
+        return self.summary.get("text")
 
     @property
     def tokenizer(self) -> str:
