@@ -36,6 +36,11 @@ def test_a_run_is_read_as_it_was_written(sweep):
     assert best.problems == []
 
 
+def test_the_directory_of_a_running_job_is_no_part_of_its_name(sweep):
+    write_run(sweep / "8", ["trainer.max_steps=30", "optimizer=sgd", f"paths.run_dir={sweep}/8"], bpc=2.0)
+    assert read_runs(find_runs(str(sweep), sweep)[0])[8].configuration == "optimizer=sgd"
+
+
 @pytest.mark.parametrize("file", ["metrics.csv", "config.yaml", "samples.md", "summary.json"])
 @pytest.mark.parametrize("damage", ["bytes", "folder"])
 def test_a_damaged_file_costs_its_own_part_alone(sweep, file, damage):

@@ -118,7 +118,8 @@ def read_runs(directories: list[Path]) -> list[ReportedRun]:
         ValueError: none of them has a curve or a result.
     """
     runs = [read_run(directory, layers=len(directories) == 1) for directory in directories]
-    for run, options in zip(runs, differing_options([r.summary.get("overrides") for r in runs]), strict=True):
+    typed = [[o for o in run.summary.get("overrides", []) if not o.startswith("paths.")] for run in runs]
+    for run, options in zip(runs, differing_options(typed), strict=True):  # a job that still runs has its directory too
         run.options = options
     if not any(run.curves or run.summary.get("val_bpc_best") is not None for run in runs):
         problems = [problem for run in runs for problem in run.problems]
