@@ -17,10 +17,10 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 ANSWERS := timeout 5 $(PYTHON) -c "import urllib.request; urllib.request.urlopen('$(CPU_INDEX)/torch/', timeout=3)" 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup train test check format bench bench-paths bench-gpu curve classics faults mutants audit sbom dashboard clean
+.PHONY: help install setup train test check format bench bench-paths bench-generate bench-gpu curve classics faults mutants audit sbom dashboard clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## make .venv and install what training needs, as pinned
 
@@ -62,6 +62,9 @@ bench: $(STAMP) ## speed, beside nanoGPT: make bench NANOGPT_DIR=../nanoGPT
 
 bench-paths: $(STAMP) ## speed of what is chosen for this machine, and when busy
 	@$(BIN)/python -m benchmarks.fast_paths $(ARGS)
+
+bench-generate: $(STAMP) ## speed of generation: a batch, with and without the cache
+	@$(BIN)/python -m benchmarks.generation $(ARGS)
 
 bench-gpu: $(STAMP) ## speed on a CUDA GPU, beside nanoGPT with NANOGPT_DIR=...
 	@$(BIN)/python -m benchmarks.gpu --nanogpt "$(NANOGPT_DIR)" $(ARGS)

@@ -5,9 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from benchmarks import speed, time_to_loss
+import torch
+from benchmarks import generation, speed, time_to_loss
 
 from minigpt.data.tokenizer import CharTokenizer
+from minigpt.model.gpt import Bigram
 
 
 def test_steps_are_measured_in_both_precisions_each_beside_its_like(monkeypatch):
@@ -52,3 +54,24 @@ def test_nanogpt_s_output_is_read_without_the_time_of_its_evaluations():
     assert read["train_s"] == pytest.approx(501 * 0.040)
     assert [(point["step"], point["val/loss"]) for point in read["curve"]] == [(0, 4.2), (250, 2.1), (500, 1.9)]
     assert [point["train_s"] for point in read["curve"]] == pytest.approx([0, 10, 20])
+
+
+def test_generation_is_measured_in_turn_and_by_what_it_reads(monkeypatch):
+    """A token of one sequence takes 4 ms, of a batch 8 ms; without the cache each position that is read takes 1 ms."""
+    clock = [0.0]
+
+    def read(tokens, cache=None):
+        clock[0] += 0.001 * tokens.shape[1] if cache is None else 0.004 if len(tokens) == 1 else 0.008
+        if cache is not None:
+            cache.advance(tokens)
+        return torch.zeros(*tokens.shape, 5)
+
+    model = Bigram(vocab_size=5, block_size=64)
+    monkeypatch.setattr(model, "forward", read)
+    monkeypatch.setattr(generation, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    found = generation.measure(model, 64, 32, 3)
+    assert found["tokens_per_s"] == pytest.approx(250) and found["batch_16_tokens_per_s"] == pytest.approx(2000)
+    assert found["batch_16_times"] == pytest.approx(8) and len(found["runs"]) == 3
+    mean = sum(1 + (2 * i + 1) * 32 // 24 for i in range(12)) / 12  # positions read, up to 32
+    assert found["recomputed_tokens_per_s"] == pytest.approx(1000 / mean)
+    assert found["cache_times"] == pytest.approx(0.25 * mean)

@@ -196,6 +196,9 @@ def test_several_checkpoints_stand_side_by_side(loaded, config, tmp_path, capsys
         evaluate_runs(config | {"run": run, "output": str(tmp_path / "scores.json")}, frozenset())
     with pytest.raises(ValueError, match="no folder"):
         evaluate_runs(config | {"run": run, "output": str(tmp_path / "nowhere/scores.json")}, frozenset())
+    with pytest.raises(ValueError, match="no run at nowhere"):
+        evaluate_runs(config | {"run": f"{run},nowhere"}, frozenset())
+    assert capsys.readouterr().out == ""
     evaluate_runs(config | {"run": f"[{run}]", "format": "json"}, frozenset())
     brief = json.loads(capsys.readouterr().out)
     assert brief == [{k: v for k, v in row.items() if not isinstance(v, list)} for row in found]

@@ -23,7 +23,7 @@ from minigpt.inference.eval_text import (
     find_training_text,
     read_eval_text,
 )
-from minigpt.inference.load import LoadedModel, find_model
+from minigpt.inference.load import LoadedModel, find_model, locate_model
 from minigpt.inference.precision import inference_precision
 from minigpt.inference.score_table import describe_details, table
 from minigpt.inference.scoring import DetailedScore, bits_per_character, detailed_scores
@@ -45,11 +45,9 @@ def evaluate_runs(config: dict[str, Any], trusted: frozenset[str]) -> float:
         ValueError: a checkpoint or its text cannot be scored, or the output not be written.
     """
     check_output(config["output"])
-    references = split_references(config["run"])
-    results = []
-    for reference in references:
-        loaded = find_model(reference, config["paths"]["runs_dir"], config["device"], config["average_last_n"], trusted)
-        results.append(evaluate_run(loaded, config))
+    device, average_last_n, runs_dir = config["device"], config["average_last_n"], config["paths"]["runs_dir"]
+    paths = [locate_model(reference, runs_dir) for reference in split_references(config["run"])]
+    results = [evaluate_run(find_model(str(path), runs_dir, device, average_last_n, trusted), config) for path in paths]
     if config["output"] is not None:
         with atomic_write(Path(config["output"])) as temporary:
             temporary.write_text(to_json(results) + "\n", encoding="utf-8")

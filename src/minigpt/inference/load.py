@@ -95,13 +95,21 @@ def find_model(
     Raises:
         ValueError: there is no such run or device, or the run has fewer checkpoints.
     """
-    if reference.startswith(PREFIX):
-        path = download_checkpoint(reference, Path(runs_dir).parent / "wandb" / "models")
-    else:
-        path = find_checkpoint(reference, Path(runs_dir))
+    path = locate_model(reference, runs_dir)
     loaded = load_model(path, trusted) if average_last_n == 1 else load_average(path.parent, average_last_n, trusted)
     loaded.model.to(find_device(device))
     return loaded
+
+
+def locate_model(reference: str, runs_dir: str) -> Path:
+    """Return the file that `find_model` loads, or the newest of those.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if reference.startswith(PREFIX):
+        return download_checkpoint(reference, Path(runs_dir).parent / "wandb" / "models")
+    return find_checkpoint(reference, Path(runs_dir))
 
 
 def load_average(folder: Path, count: int, trusted: frozenset[str] = frozenset()) -> LoadedModel:
