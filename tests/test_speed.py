@@ -66,12 +66,12 @@ def test_generation_is_measured_in_turn_and_by_what_it_reads(monkeypatch):
             cache.advance(tokens)
         return torch.zeros(*tokens.shape, 5)
 
-    model = Bigram(vocab_size=5, block_size=64)
+    model = Bigram(vocab_size=5, block_size=16)
     monkeypatch.setattr(model, "forward", read)
     monkeypatch.setattr(generation, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    found = generation.measure(model, 64, 32, 3)
+    found = generation.measure(model, 16, 32, 3)
     assert found["tokens_per_s"] == pytest.approx(250) and found["batch_16_tokens_per_s"] == pytest.approx(2000)
     assert found["batch_16_times"] == pytest.approx(8) and len(found["runs"]) == 3
-    mean = sum(1 + (2 * i + 1) * 32 // 24 for i in range(12)) / 12  # positions read, up to 32
+    mean = sum(min(16, 1 + (2 * i + 1) * 32 // 24) for i in range(12)) / 12  # positions read
     assert found["recomputed_tokens_per_s"] == pytest.approx(1000 / mean)
-    assert found["cache_times"] == pytest.approx(0.25 * mean)
+    assert found["cache_times"] == pytest.approx(0.25 * mean) and found["full_context_cache_times"] == pytest.approx(4)
