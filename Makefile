@@ -98,8 +98,8 @@ $(TOOLS)/.installed:
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
 	@touch $@
 
-dashboard: $(STAMP) ## the curves of all runs, in the terminal
-	@$(BIN)/wandb leet logs/wandb/wandb
+dashboard: $(STAMP) ## the losses of the newest runs, in the terminal
+	@$(BIN)/python -m minigpt.dashboard logs
 
 clean: ## remove the environment and caches; runs and texts stay
 	rm -rf $(VENV) $(TOOLS) .pytest_cache .ruff_cache build
