@@ -17,7 +17,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 ANSWERS := timeout 5 $(PYTHON) -c "import urllib.request; urllib.request.urlopen('$(CPU_INDEX)/torch/', timeout=3)" 2>/dev/null
 
 .DEFAULT_GOAL := help
-.PHONY: help install setup train test check format bench bench-paths bench-generate bench-gpu curve classics faults mutants audit sbom dashboard clean
+.PHONY: help install setup train test check format bench bench-paths bench-generate bench-gpu curve classics faults mutants audit sbom dashboard workspace clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -100,6 +100,10 @@ $(TOOLS)/.installed:
 
 dashboard: $(STAMP) ## the losses of the newest runs, in the terminal
 	@$(BIN)/python -m minigpt.dashboard logs
+
+workspace: $(STAMP) ## save a view of a W&B project: make workspace PROJECT=me/minigpt
+	@$(INSTALL) -c constraints.txt -e '.[workspace]'
+	@$(BIN)/python -m minigpt.wandb_workspace "$(PROJECT)"
 
 clean: ## remove the environment and caches; runs and texts stay
 	rm -rf $(VENV) $(TOOLS) .pytest_cache .ruff_cache build

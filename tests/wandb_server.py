@@ -69,6 +69,7 @@ class WandbServer(ThreadingHTTPServer):
         operations: the GraphQL operations in the order of their requests.
         dies_after: how many requests are answered; None for all. Later ones get no answer.
         hangs: whether those wait for an answer; else their connections are closed.
+        status: the HTTP status that refuses every request; None to answer them.
     """
 
     daemon_threads = True
@@ -77,6 +78,8 @@ class WandbServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.runs: dict[str, ServerRun] = {}
         self.stored: dict[str, bytes] = {}
+        self.views: list[dict[str, Any]] = []
+        self.status: int | None = None
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.operations: list[str] = []
         self.unknown: list[str] = []
@@ -204,6 +207,10 @@ class WandbServer(ThreadingHTTPServer):
         self.artifacts[number]["committed"] = True
         return {"commitArtifact": {"artifact": {"id": number, "digest": "d"}}}
 
+    def on_UpsertView2(self, v: dict[str, Any]) -> Any:  # noqa: N802
+        self.views.append(v)
+        return {"upsertView": {"view": {"id": "v", "name": v["name"]}, "inserted": True}}
+
     def on_GetDefaultEntity(self, v: dict[str, Any]) -> Any:  # noqa: N802
         return {"viewer": {"id": "1", "entity": "me", "username": "me"}}
 
@@ -273,6 +280,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = self.read()
+        if self.server.status is not None:
+            self.reply(self.server.status, b'{"errors": [{"message": "refused"}]}')
+            return
         with self.server.lock:
             if self.path == "/graphql":
                 body = json.loads(content)

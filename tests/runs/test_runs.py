@@ -449,3 +449,8 @@ def test_ranking_puts_the_lowest_first_and_the_failed_last(tmp_path):
         ("0", "seed=0", "2.0"),
     ]
     assert len(table) == 4
+
+
+def test_a_checkpoint_at_wandb_is_no_run_to_be_resumed(tmp_path):
+    with pytest.raises(ValueError, match="is a checkpoint alone, for evaluate, generate and export: resume=RUN_DIR"):
+        find_run("wandb:me/minigpt/abc", tmp_path)

@@ -1,5 +1,6 @@
 """Weights & Biases: what it is told of a run, offline and by a stand-in for its server."""
 
+import errno
 import json
 import os
 import signal
@@ -231,6 +232,61 @@ def test_a_server_that_dies_costs_a_line(logger, server, capfd, hangs):
     assert time.monotonic() - begun < 25
     errors = capfd.readouterr().err.splitlines()
     assert errors and all(line.startswith("W&B ") for line in errors) and len(errors) <= 2
+
+
+def log_eight_steps(run, begun, folder):
+    """Log, and end the run; nothing of it may take long, and the local file has it all."""
+    for step in range(1, 9):
+        run.log_metrics({"train/loss": 1 / step}, step)
+        run.log_sample(step, "a", "ab", -1.0)
+    run.finish(0)
+    assert time.monotonic() - begun < 20
+    (file,) = folder.glob("wandb/wandb/offline-run-*/run-*.wandb")
+    assert file.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("refusal", [401, 403, 500, "silent", "nobody", "key"])
+def test_a_server_that_cannot_be_used_costs_a_line(logger, server, tmp_path, monkeypatch, capfd, refusal):
+    if refusal == "silent":
+        server.dies_after, server.hangs = 0, True
+    elif refusal == "nobody":
+        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    elif refusal == "key":
+        monkeypatch.setenv("WANDB_API_KEY", "short")
+    else:
+        server.status = refusal
+    wandb.teardown()
+    begun = time.monotonic()
+    run = logger("1")
+    run.start()
+    log_eight_steps(run, begun, tmp_path)
+    says = {
+        401: "refuses this run (error 401)",
+        403: "refuses this run (error 403)",
+        "key": "refuses this run (WANDB_API_",
+    }
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"W&B {says.get(refusal, 'does not answer: ')}") and line.endswith("run is logged offline")
+
+
+@pytest.mark.parametrize("begins", ["full", "is no folder"])
+def test_a_disk_that_cannot_be_written_costs_a_line(logger, tmp_path, monkeypatch, capfd, begins):
+    def full(dir):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if begins == "full":
+        monkeypatch.setattr("tempfile.TemporaryFile", full)
+    else:
+        (tmp_path / "wandb").write_text("")
+    run = logger("1", "offline")
+    run.log_metrics({"train/loss": 2.0}, 1)
+    run.log_sample(1, "a", "ab", -1.0)
+    run.summarize({"parameters": 1})
+    run.finish(0)
+    (line,) = capfd.readouterr().err.splitlines()
+    reason = "No space left on device" if begins == "full" else "File exists"
+    assert line.startswith("W&B cannot write to ") and f"({reason}): this run is not logged there" in line
+    assert run.mode == "disabled" and run.folder is None
 
 
 def test_the_best_checkpoint_is_an_artifact_of_a_run_that_wants_it(logger, server, tmp_path):

@@ -62,6 +62,10 @@ def find_run(reference: str, runs_dir: Path) -> Path:
     Raises:
         ValueError: there is none, or its config.yaml is not a file.
     """
+    if reference.startswith("wandb:"):
+        raise ValueError(
+            f"{reference} is a checkpoint alone, for evaluate, generate and export: resume=RUN_DIR continues"
+        )
     if reference == "latest":
         runs = list_runs(runs_dir)
         if not runs:

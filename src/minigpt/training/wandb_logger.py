@@ -17,7 +17,15 @@ from minigpt.runs.redaction import redact
 from minigpt.runs.run import Run
 from minigpt.runs.run_files import read_metrics
 from minigpt.training.wandb_files import upload_log, upload_model
-from minigpt.training.wandb_service import last_local_step, resolve_mode, say, wandb_settings, without_launch
+from minigpt.training.wandb_service import (
+    describe_refusal,
+    last_local_step,
+    resolve_mode,
+    say,
+    usable_mode,
+    wandb_settings,
+    without_launch,
+)
 
 SLOW_S = 2  # a table asks the server something; one that takes longer to answer gets no more tables
 SAMPLE_COLUMNS: list[int | str] = ["step", "prompt", "text", "mean log-probability"]
@@ -121,15 +129,15 @@ class WandB(Logger):
         """
         import wandb  # a third of a second that other loggers do not need
 
-        Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
+        self.mode = usable_mode(self.mode, Path(self._options["dir"]))
         begin = partial(wandb.init, resume="allow", reinit="finish_previous", **redact(self._options))
         with without_launch():
             try:
                 self.wandb_run = begin(mode=self.mode, settings=wandb_settings(self.mode, self._log_model))
-            except wandb.Error:
+            except wandb.Error as error:
                 self.mode = "offline"
                 wandb.teardown()  # its service still holds the run; this takes as long again
-                say("does not answer: this run is logged offline")
+                say(f"{describe_refusal(error)}: this run is logged offline")
                 self.wandb_run = begin(mode=self.mode, settings=wandb_settings(self.mode))
         self.wandb_run.define_metric("step", hidden=True)
         self.wandb_run.define_metric("*", step_metric="step")
@@ -205,7 +213,7 @@ class WandB(Logger):
             self.attempt(send)
         if not self._takes_samples or (self.mode == "online" and time.monotonic() - begun > SLOW_S):
             self._takes_samples = False
-            say("does not answer: further samples are in samples.md alone")
+            say("takes no more samples: they are in samples.md alone")
 
     def summarize(self, figures: Mapping[str, Any]) -> None:
         """Put figures of the whole run into its summary, those without a value left out."""

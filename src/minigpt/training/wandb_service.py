@@ -3,8 +3,10 @@
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -25,6 +27,7 @@ FINISH_TIMEOUT_S = 2  # for wandb to end a run; what is not uploaded by then sta
 UPLOAD_TIMEOUT_S = 120  # the same where a checkpoint is to be uploaded
 LOCAL_TIMEOUT_S = 60  # for either without a server: a busy machine may take seconds, and nothing is there but this file
 FLUSH_S = 1.0  # between two writes of the local file, which a killed run leaves behind
+ROOM_BYTES = 1 << 18  # that the local files of a short run need
 INSPECT_TIMEOUT_S = 20  # for reading the file of one earlier process; it takes a second
 
 
@@ -63,6 +66,29 @@ def resolve_mode(mode: str) -> str:
     probe.start()
     probe.join(PROBE_TIMEOUT_S)  # a name look-up may take longer than any time-out of a connection
     return "online" if any(answer) else "offline"
+
+
+def usable_mode(mode: str, folder: Path) -> str:
+    """The same mode; disabled, and a line says so, where the folder of the local files cannot be written.
+
+    wandb fails, and prints tracebacks, on a disk that is full from the start.
+    """
+    if mode == "disabled":
+        return mode
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM_BYTES))
+    except OSError as error:
+        say(f"cannot write to {folder} ({error.strerror}): this run is not logged there, metrics.csv has everything")
+        return "disabled"
+    return mode
+
+
+def describe_refusal(error: Exception) -> str:
+    """What a server did that has not begun a run."""
+    found = re.search(r"error 4\d\d|.*API key.*", str(error))  # what it says of a key that it does not know, or no key
+    return f"refuses this run ({redact(found[0])})" if found else "does not answer"
 
 
 def last_local_step(save_dir: Path, run_id: str) -> int:
