@@ -35,7 +35,6 @@ class WandB(Logger):
     """Weights & Biases, online only when that can work, so that a run never waits for it.
 
     Lightning's own passes an option that wandb warns of, and its `offline=True` changes the whole process.
-
     One row of the history has all metrics of an optimizer step. A resumed run adds the rows that its W&B run lacks,
     from metrics.csv, and none twice.
 
@@ -243,11 +242,9 @@ class WandB(Logger):
         except Exception as error:
             say(f"failed: {error}")
 
-    def attempt(self, action: Callable[[], Any]) -> bool:
-        """Do something of which a training must not fail: a server may say anything. Returns whether it worked."""
+    def attempt(self, action: Callable[[], Any]) -> None:
+        """Do something of which a training must not fail: a server may say anything."""
         try:
             action()
         except Exception as error:
             say(f"failed ({type(error).__name__}): metrics.csv has everything")
-            return False
-        return True
