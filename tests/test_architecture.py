@@ -210,7 +210,7 @@ def test_no_other_private_interface_is_used(file):
 
 # Where the process's environment is written, and why: Hydra then raises its errors, W&B has no setting for it, torch's
 # threads read it when torch is loaded.
-ENVIRONMENT = {"HYDRA_FULL_ERROR": "cli.py", "GOMP_SPINCOUNT": "startup.py"}
+ENVIRONMENT = {"HYDRA_FULL_ERROR": "cli.py", "GOMP_SPINCOUNT": "startup.py", "WANDB_CONFIG_DIR": "dashboard.py"}
 WANDB = "WANDB_DATA_DIR WANDB_HTTP_TIMEOUT WANDB_ERROR_REPORTING WANDB_SILENT".split()
 ENVIRONMENT |= dict.fromkeys(WANDB, "wandb_logger.py")
 
