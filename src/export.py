@@ -1,4 +1,4 @@
-"""Export a trained model, to share it: `python src/export.py run=latest output=model.safetensors`."""
+"""Export a trained model: `python src/export.py run=latest output=FOLDER`, or `output=FILE.safetensors`."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from minigpt.cli import command
 @command("export")
 def main(config: dict[str, Any]) -> None:
     from minigpt.config.packaged import typed_targets
+    from minigpt.inference.export_formats import export_model
     from minigpt.inference.load import find_model
-    from minigpt.inference.safetensors_export import export_safetensors
 
     trained = find_model(config["run"], config["paths"]["runs_dir"], "cpu", config["average_last_n"], typed_targets())
-    export_safetensors(trained, config["output"])
+    export_model(trained, config["output"])
 
 
 if __name__ == "__main__":

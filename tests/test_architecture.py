@@ -13,8 +13,10 @@ PACKAGE = SRC / "minigpt"
 MAY_IMPORT = {
     "model": ({"model"}, {"torch", "annotated_types"}),
     "data": ({"data"}, {"torch", "numpy", "lightning", "filelock", "tokenizers", "annotated_types", "pooch"}),
+    "interop": ({"interop", "model"}, {"torch"}),
+    "interop.modeling_minigpt": ({"model"}, {"torch", "transformers"}),  # copied into a model's folder
     "inference": (
-        {"inference", "config", "data", "model", "runs", "devices", "machine"},
+        {"inference", "interop", "config", "data", "model", "runs", "devices", "machine"},
         {"torch", "numpy", "safetensors", "torchmetrics", "wandb"},
     ),
     "training": (

@@ -140,8 +140,9 @@ def test_the_example_prompt_is_one_of_the_text_s_own(cli_there, trained):
 def test_every_file_of_a_run_has_the_permissions_of_the_umask(tmp_path):
     options = [*TINY, "trainer.max_steps=2", "paths.log_dir=logs", "paths.data_dir=data"]
     ok(run_command("train.py", options, tmp_path, os.environ, before=partial(os.umask, 0o002)))
-    export = ["run=latest", "output=model.safetensors", "paths.log_dir=logs"]
-    ok(run_command("export.py", export, tmp_path, os.environ, before=partial(os.umask, 0o002)))
+    for output in ("model.safetensors", "folder"):
+        export = ["run=latest", f"output={output}", "paths.log_dir=logs"]
+        ok(run_command("export.py", export, tmp_path, os.environ, before=partial(os.umask, 0o002)))
     modes = {str(p): oct(p.stat().st_mode & 0o777) for p in tmp_path.rglob("*") if p.is_file()}
     assert len(modes) > 10 and set(modes.values()) == {"0o664"}, modes
 

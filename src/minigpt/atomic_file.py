@@ -1,8 +1,9 @@
-"""Write a file whole or not at all."""
+"""Write a file or a folder whole or not at all."""
 
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,3 +26,19 @@ def atomic_write(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a new empty folder `.<name>-<random>` beside `target`; it is renamed to it on success, else it is deleted.
+
+    Raises:
+        OSError: the folder cannot be made, or `target` is there.
+    """
+    temporary = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -23,7 +23,7 @@ from minigpt.model.embeddings import (
 from minigpt.model.forward_context import ForwardContext
 from minigpt.model.gpt import GPT, Block, PostNormBlock
 from minigpt.model.kv_cache import LayerCache
-from minigpt.model.layers import MLP, LayerNorm, ReLU2MLP, RMSNorm, SwiGLU
+from minigpt.model.layers import MLP, LayerNorm, ReLU2MLP, RMSNorm, SwiGLU, TanhGELUMLP
 from minigpt.model.moe import MixtureOfExperts
 
 T, D, H = 12, 32, 4
@@ -227,7 +227,7 @@ def test_rotary_rotates_the_first_pair_by_one_radian_per_position():
     torch.testing.assert_close(scheme.rotate(x, 1).flatten(), torch.tensor([0.5403023, 0.0, 0.8414710, 0.0]))
 
 
-@pytest.mark.parametrize("mlp", [MLP, ReLU2MLP, SwiGLU, partial(MixtureOfExperts, num_experts=3, top_k=2)])
+@pytest.mark.parametrize("mlp", [MLP, TanhGELUMLP, ReLU2MLP, SwiGLU, partial(MixtureOfExperts, num_experts=3, top_k=2)])
 @pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
 @every_position
 def test_gpt_is_causal(mlp, norm, positions):

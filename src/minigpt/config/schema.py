@@ -148,11 +148,11 @@ class Generate:
 
 @dataclass
 class Export:
-    """Export a trained model as one safetensors file."""
+    """Export a trained model as a folder for transformers, or as one safetensors file."""
 
     run: Annotated[str, doc("a run directory, a checkpoint, or latest")]
     average_last_n: Annotated[PositiveInt, doc("average the weights of the newest n checkpoints")]
-    output: Annotated[str, doc("the file to write, *.safetensors")]
+    output: Annotated[str, doc("a folder for transformers, or a file NAME.safetensors")]
     paths: Annotated[Paths, doc("where to read and write")]
 
 

@@ -1,13 +1,10 @@
 """Load a trained model and its tokenizer. Nothing in a checkpoint is executed."""
 
-import functools
 import json
-import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,11 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from minigpt import model as model_package
 from minigpt.data.tokenizer import LineTokenizer, Tokenizer, load_tokenizer
 from minigpt.devices import find_device
 from minigpt.inference.metadata import check_component_options, check_metadata
 from minigpt.inference.wandb_model import PREFIX, download_checkpoint
+from minigpt.model.assembly import assemble
+from minigpt.model.components import COMPONENTS
 from minigpt.model.objectives import Objective
 from minigpt.model.size import build_on_meta, check_model_memory
 from minigpt.runs.checkpoint_content import check_weights
@@ -28,20 +26,6 @@ from minigpt.runs.directory import find_checkpoint, step_checkpoints
 from minigpt.runs.untrusted import check_mapping, check_regular, first_line
 
 MAX_TOKENS_PER_BATCH = 1 << 16  # four times as many as training validates at once by default
-
-
-def classes_of(package: ModuleType) -> dict[str, type]:
-    """Return the classes that the modules of a package define, by their dotted names."""
-    modules = [import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
-    return {
-        f"{c.__module__}.{c.__qualname__}": c
-        for module in modules
-        for c in vars(module).values()
-        if isinstance(c, type) and c.__module__ == module.__name__
-    }
-
-
-COMPONENTS = classes_of(model_package)
 
 
 @dataclass(frozen=True)
@@ -55,6 +39,7 @@ class LoadedModel:
         tokenizer: the tokenizer of its text.
         step: optimizer steps that it was trained for.
         metadata: plain data of the checkpoint, see `minigpt.training.module.checkpoint_metadata`.
+        num_averaged: number of checkpoints whose weights were averaged.
     """
 
     path: Path
@@ -63,6 +48,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     step: int
     metadata: dict[str, Any]
+    num_averaged: int = 1
 
     @property
     def precision(self) -> str:
@@ -131,7 +117,7 @@ def load_average(folder: Path, count: int, trusted: frozenset[str] = frozenset()
         if loaded.metadata["model"] != models[-1].metadata["model"] or loaded.tokenizer.state() != newest:
             raise ValueError(f"{path} has another model than {paths[-1]}: lower average_last_n")
     models[-1].model.load_state_dict({k: torch.stack([s[k] for s in states]).mean(dim=0) for k in states[0]})
-    return models[-1]
+    return replace(models[-1], num_averaged=count)
 
 
 def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel:
@@ -216,15 +202,16 @@ def build_model(metadata: dict[str, Any], trusted: frozenset[str] = frozenset())
     Raises:
         ValueError: a name is neither a class of `minigpt.model` nor trusted, or cannot be imported.
     """
-    target = metadata["_target_"]
-    options = {k: v for k, v in metadata.items() if k not in ("_target_", "_partial_")}
-    options = {k: build_model(v, trusted) if isinstance(v, dict) else v for k, v in options.items()}
-    if not isinstance(target, str) or (target not in COMPONENTS and target not in trusted):
-        raise ValueError(
-            f"the checkpoint names {target!r}, which is not a component of minigpt.model: name it on the command line "
-            f"if you trust it"
-        )
-    return functools.partial(COMPONENTS.get(target) or import_class(target), **options)
+
+    def find(target: Any) -> Callable[..., Any]:
+        if not isinstance(target, str) or (target not in COMPONENTS and target not in trusted):
+            raise ValueError(
+                f"the checkpoint names {target!r}, which is not a component of minigpt.model: name it on the command "
+                f"line if you trust it"
+            )
+        return COMPONENTS.get(target) or import_class(target)
+
+    return assemble(metadata, find)
 
 
 def import_class(name: str) -> Callable[..., Any]:

@@ -110,6 +110,7 @@ class RotaryPositions(Positions):
         super().__init__(block_size=block_size, dim=dim, head_dim=head_dim)
         if head_dim % 2:
             raise ValueError(f"rotary positions need an even head_dim, not {head_dim}: change model.num_heads")
+        self.base = base
         angles = make_angles(block_size, head_dim, base)
         cos, sin = angles.cos(), angles.sin()
         # [block_size, 1, C]; the first half of a head holds the first members of the pairs, the second half the others.

@@ -108,6 +108,13 @@ class MLP(nn.Module):
         return self.down(self.activation(self.up(x)))
 
 
+class TanhGELUMLP(MLP):
+    """down(GELU(up(x))) with the approximation by tanh that GPT-2 was trained with (arXiv 1606.08415, section 2)."""
+
+    def activation(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="tanh")
+
+
 class ReLUMLP(MLP):
     """down(ReLU(up(x))) (arXiv 1706.03762, equation 2)."""
 

@@ -2,9 +2,12 @@
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+
+if TYPE_CHECKING:  # imported where it is used: most runs need no subwords
+    import tokenizers
 
 
 class Tokenizer:
@@ -64,6 +67,14 @@ class Tokenizer:
         """Return plain data for a checkpoint, from which `load_tokenizer` rebuilds the tokenizer."""
         raise NotImplementedError
 
+    def to_library(self) -> "tokenizers.Tokenizer":
+        """Return the same tokenizer of the `tokenizers` library.
+
+        Raises:
+            ValueError: the library has none like it.
+        """
+        raise ValueError(f"the {self.kind} tokenizer cannot be written as a tokenizer.json")
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of token ids. Bytes that are not valid UTF-8, which a model may generate, become U+FFFD."""
         return "".join(self.stream(ids))
@@ -87,3 +98,10 @@ class Tokenizer:
                 f"characters outside the vocabulary: {' '.join(map(repr, unknown[:10]))}; "
                 f"the model knows {self.characters!r}"
             )
+
+
+def byte_letters() -> list[str]:
+    """Return the letter by which the library writes each byte: printable Latin-1 as it is, U+0100 and up otherwise."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

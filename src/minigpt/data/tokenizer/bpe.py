@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
+from minigpt.data.tokenizer.base import byte_letters
 from minigpt.data.tokenizer.subword import MIN_FREQUENCY, SubwordTokenizer
 
 if TYPE_CHECKING:  # imported where it is used: most runs need no subwords
+    from tokenizers.decoders import Decoder
     from tokenizers.pre_tokenizers import PreTokenizer
-
-
-def byte_letters() -> list[str]:
-    """Return the letter by which the library writes each byte: printable Latin-1 as it is, U+0100 and up otherwise."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 class BPETokenizer(SubwordTokenizer):
@@ -55,6 +50,11 @@ class BPETokenizer(SubwordTokenizer):
         from tokenizers.pre_tokenizers import ByteLevel
 
         return [ByteLevel(add_prefix_space=False, use_regex=False)]
+
+    def make_decoder(self) -> "Decoder":
+        from tokenizers.decoders import ByteLevel
+
+        return ByteLevel()
 
     def train(self, characters: str, pieces: Iterable[str]) -> "BPETokenizer":
         from tokenizers.models import BPE

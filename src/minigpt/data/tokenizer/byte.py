@@ -1,11 +1,14 @@
 """Byte tokenizer."""
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from minigpt.data.tokenizer.base import Tokenizer
+from minigpt.data.tokenizer.base import Tokenizer, byte_letters
+
+if TYPE_CHECKING:  # imported where it is used: most runs need no subwords
+    import tokenizers
 
 
 class ByteTokenizer(Tokenizer):
@@ -25,3 +28,11 @@ class ByteTokenizer(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         return {"kind": self.kind}
+
+    def to_library(self) -> "tokenizers.Tokenizer":
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+        library = Tokenizer(models.BPE({letter: byte for byte, letter in enumerate(byte_letters())}, []))
+        library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        library.decoder = decoders.ByteLevel()
+        return library

@@ -1,11 +1,14 @@
 """Character tokenizer."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minigpt.data.tokenizer.base import Tokenizer
+
+if TYPE_CHECKING:  # imported where it is used: most runs need no subwords
+    import tokenizers
 
 
 class CharTokenizer(Tokenizer):
@@ -34,3 +37,12 @@ class CharTokenizer(Tokenizer):
 
     def state(self) -> dict[str, Any]:
         return {"kind": self.kind, "characters": self.characters}
+
+    def to_library(self) -> "tokenizers.Tokenizer":
+        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+        # The empty unknown token is none: a character outside the vocabulary is an error.
+        library = Tokenizer(models.WordLevel({c: i for i, c in enumerate(self.characters or "")}, unk_token=""))
+        library.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        library.decoder = decoders.Fuse()
+        return library

@@ -2,11 +2,15 @@
 
 import itertools
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minigpt.data.tokenizer.base import Tokenizer
 from minigpt.data.tokenizer.char import CharTokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
 
 
 class LineTokenizer(CharTokenizer):
@@ -63,3 +67,6 @@ class LineTokenizer(CharTokenizer):
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"drop_chars": self.drop_chars, "lowercase": self.lowercase}
+
+    def to_library(self) -> "tokenizers.Tokenizer":
+        return Tokenizer.to_library(self)  # which refuses it

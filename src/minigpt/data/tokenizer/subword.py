@@ -9,6 +9,7 @@ from minigpt.data.tokenizer.base import Tokenizer
 
 if TYPE_CHECKING:  # imported where it is used: most runs need no subwords
     import tokenizers
+    from tokenizers.decoders import Decoder
     from tokenizers.models import Model
     from tokenizers.pre_tokenizers import PreTokenizer
     from tokenizers.trainers import Trainer
@@ -55,6 +56,19 @@ class SubwordTokenizer(Tokenizer):
     def extra_pre_tokenizers(self) -> "list[PreTokenizer]":
         """Return the pre-tokenizers that follow the split into words."""
         return []
+
+    def make_decoder(self) -> "Decoder":
+        """Return the library's decoder, which joins the tokens of `to_library`."""
+        from tokenizers.decoders import Fuse
+
+        return Fuse()
+
+    def to_library(self) -> "tokenizers.Tokenizer":
+        from tokenizers import Tokenizer
+
+        library = Tokenizer.from_str(self._pipeline.to_str())
+        library.decoder = self.make_decoder()
+        return library
 
     def train_pipeline(self, model: "Model", trainer: "Trainer", pieces: Iterable[str]) -> "tokenizers.Tokenizer":
         """Return the library's tokenizer, with its model trained on pieces of a text to `vocab_size` tokens.
