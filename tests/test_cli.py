@@ -505,6 +505,7 @@ def test_a_run_is_resumed_on_two_devices(cli, tmp_path):
         ("generate", "run prompt temperature top_k stop num_beams", ""),
         ("export", "run output average_last_n", ""),
         ("report", "runs", ""),
+        ("playground", "run host port open_browser", ""),
     ],
 )
 def test_help_explains_the_command_s_own_options_and_groups(cli, command, options, groups):

@@ -22,6 +22,7 @@ Steps = Annotated[int, Ge(1), Le(10**10)]  # times the sequences of a step they 
 WarmupSteps = Annotated[int, Ge(0), Le(10**10)]
 ValFraction = Annotated[float, Gt(0), Le(0.9)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
+Port = Annotated[int, Ge(0), Lt(2**16)]
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal[

@@ -13,6 +13,7 @@ import minigpt.cli  # noqa: F401  registers the resolvers that the files use
 from minigpt.config.check import check
 from minigpt.config.errors import ConfigError
 from minigpt.config.packaged import CONF, components, packaged_targets
+from minigpt.config.schema import COMMANDS
 from minigpt.config.signature import find_definition, read_signature
 
 FILES = sorted(str(f.relative_to(CONF)) for f in CONF.rglob("*.yaml"))
@@ -67,7 +68,7 @@ def test_choice_composes_and_passes_the_checks(file):
     assert config["model"]["_target_"]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "generate", "export", "report"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_command_composes(command):
     needed = {"train": [], "export": ["run=latest", "output=x.safetensors"], "report": ["runs=latest"]}
     assert composed(command, *needed.get(command, ["run=latest"]))
@@ -110,7 +111,16 @@ def test_signature_read_from_source_is_the_real_one(target):
 def test_file_begins_with_a_command_that_uses_it(file):
     lines = [line for line in (CONF / file).read_text().splitlines() if not line.startswith("# @package")]
     assert re.match(r"# python src/\w+\.py", lines[0]), "the first line is the command that runs it"
-    own = ("default", "train", "evaluate", "generate", "export", "report", "process")  # chosen without being named
+    own = (
+        "default",
+        "train",
+        "evaluate",
+        "generate",
+        "export",
+        "report",
+        "playground",
+        "process",
+    )  # chosen without being named
     named = command_of(file) in lines[0] or Path(file).stem in own
     assert named, f"the command must name {command_of(file)}"
 

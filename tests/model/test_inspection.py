@@ -10,7 +10,7 @@ from tests.training.test_module import CLASSIC, MODERN, SIZES
 from minigpt.model.attention import CausalSelfAttention
 from minigpt.model.attention_variants import SoftcapAttention
 from minigpt.model.gpt import GPT, Bigram
-from minigpt.model.inspection import activation_statistics, parameters_by_layer
+from minigpt.model.inspection import activation_statistics, logit_lens, parameters_by_layer
 
 TOKENS = torch.arange(20).view(2, 10)
 
@@ -84,3 +84,14 @@ def test_a_model_without_blocks_has_its_logits_alone_and_no_hook_is_left():
     activation_statistics(model, TOKENS)
     hooks = [hook for m in model.modules() for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
     assert not hooks
+
+
+@pytest.mark.parametrize("parts", [CLASSIC, MODERN])
+def test_the_logit_lens_ends_at_the_logits_and_begins_at_the_embedding(parts):
+    model = make(parts)
+    found = logit_lens(model, TOKENS)
+    embedded = model.positions.add(model.embedding(TOKENS), 0)
+    first = model.blocks[0](embedded, context(model))
+    expected = [model.head(model.norm(embedded)), model.head(model.norm(first)), model(TOKENS)]
+    assert torch.allclose(found, torch.stack(expected), atol=1e-5)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

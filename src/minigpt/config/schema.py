@@ -13,6 +13,7 @@ from minigpt.bounds import (
     Fraction,
     LengthPenalty,
     NonNegativeFloat,
+    Port,
     PositiveFloat,
     PositiveInt,
     Precision,
@@ -51,7 +52,7 @@ PASSED = {
 # stands for itself; in a path or a name `null` and `${...}` keep their meaning, and a leading `~` is the home folder.
 TEXTS = frozenset({"prompt", "callbacks.samples.prompt", "data.drop_chars"})
 PATHS = frozenset(
-    {"name", "precision", "resume", "run", "runs", "eval_text", "prompt_file", "stop", "output"}
+    {"name", "precision", "resume", "run", "runs", "eval_text", "prompt_file", "stop", "output", "host"}
     | {"paths.data_dir", "paths.log_dir", "paths.run_dir", "paths.runs_dir", "data.path", "data.url"}
 )
 LISTS = frozenset({"stop"})  # those of them that may be a list in Hydra's grammar, [...]
@@ -164,4 +165,23 @@ class Report:
     paths: Annotated[Paths, doc("where to read and write")]
 
 
-COMMANDS = {"train": Train, "evaluate": Evaluate, "generate": Generate, "export": Export, "report": Report}
+@dataclass
+class Playground:
+    """Show the inside of a trained model on a local web page."""
+
+    run: Annotated[str, doc("a run directory, checkpoint, exported model or latest")]
+    host: Annotated[str, doc("the address to listen on; others than 127.0.0.1 open it to the network")]
+    port: Annotated[Port, doc("the port to listen on, or the next free one; 0 for any")]
+    open_browser: Annotated[bool, doc("open the page, where there is a terminal and a display")]
+    device: Annotated[Device, doc("where to compute")]
+    paths: Annotated[Paths, doc("where to read and write")]
+
+
+COMMANDS = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "generate": Generate,
+    "export": Export,
+    "report": Report,
+    "playground": Playground,
+}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from minigpt.data.text_files import iter_text_chunks
 from minigpt.data.tokenizer import CharTokenizer, LineTokenizer
@@ -91,7 +92,7 @@ def analyze_model(loaded: LoadedModel, data_dir: str) -> ModelAnalysis:
         tokens=list(tokenizer.tokens),
         unit="character" if denoises or isinstance(tokenizer, CharTokenizer) else "token",
         prompt=prompt,
-        attention=attention_weights(loaded, prompt),
+        attention=[weights.tolist() for weights in attention_maps(loaded, prompt)],
         predictions=predict_prompt(loaded, prompt),
         characters=characters,
         scores=scores,
@@ -120,8 +121,8 @@ def score_split(loaded: LoadedModel, path: Path) -> tuple[DetailedScore, int]:
 
 
 @torch.inference_mode()
-def attention_weights(loaded: LoadedModel, prompt: list[int]) -> list[list[list[list[float]]]]:
-    """Return the weights of each layer, head, query and key; none of a model without self-attention of one sequence."""
+def attention_maps(loaded: LoadedModel, prompt: list[int]) -> list[Tensor]:
+    """Return the weights [H, T, T] of each layer; none of a model without self-attention of one sequence."""
     model = loaded.model
     if not prompt or not isinstance(model, GPT) or isinstance(model, EncoderDecoder):
         return []
@@ -129,7 +130,8 @@ def attention_weights(loaded: LoadedModel, prompt: list[int]) -> list[list[list[
     if not all(isinstance(block.attention, CausalSelfAttention) for block in blocks):
         return []
     with inference_precision(PRECISION, model):
-        return [weights[0].tolist() for weights in model.attention_maps(torch.tensor([prompt]))]
+        tokens = torch.tensor([prompt], device=next(model.parameters()).device)
+        return [weights[0] for weights in model.attention_maps(tokens)]
 
 
 @torch.inference_mode()

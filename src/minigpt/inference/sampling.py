@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minigpt.inference.logit_filters import filter_logits, penalize_repetition
@@ -85,5 +86,12 @@ def sample_token(
     """Sample one token id per sequence [B] from logits [B, V]; for the options see `generate_with_logits`."""
     if temperature == 0:
         return logits.argmax(dim=-1)
-    probabilities = torch.softmax(filter_logits(logits, temperature=temperature, **filters), dim=-1)
+    probabilities = token_probabilities(logits, temperature=temperature, **filters)
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+
+
+def token_probabilities(logits: Tensor, *, temperature: float, **filters: Any) -> Tensor:
+    """Return the distribution [B, V] that `sample_token` samples from."""
+    if temperature == 0:
+        return F.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
+    return torch.softmax(filter_logits(logits, temperature=temperature, **filters), dim=-1)

@@ -1,6 +1,6 @@
 """What happens within a model: activations, attention and parameters, layer by layer.
 
-Shapes: B batch, T query positions, S key positions, D dim, H heads.
+Shapes: B batch, T query positions, S key positions, D dim, H heads, V vocabulary, L blocks.
 """
 
 from functools import partial
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.model.attention import CausalSelfAttention
-from minigpt.model.gpt import Block
+from minigpt.model.gpt import GPT, Block
 
 
 def parameters_by_layer(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -65,3 +65,32 @@ def activation_statistics(model: nn.Module, tokens: Any) -> dict[str, Tensor]:
         for hook in hooks:
             hook.remove()
     return figures
+
+
+@torch.no_grad()
+def logit_lens(model: GPT, tokens: Tensor) -> Tensor:
+    """Return what the head makes of the residual stream before the first block and after each, [L + 1, B, T, V].
+
+    The last are the logits of the model (nostalgebraist, "interpreting GPT: the logit lens", 2020; arXiv 2303.08112,
+    section 2).
+
+    Args:
+        model: in evaluation mode.
+        tokens: token ids [B, T].
+    """
+    stream: list[Tensor] = []
+
+    def record_input(block: nn.Module, inputs: tuple[Any, ...]) -> None:
+        stream.append(inputs[0])
+
+    def record_output(block: nn.Module, inputs: Any, output: Tensor) -> None:
+        stream.append(output)
+
+    hooks = [model.blocks[0].register_forward_pre_hook(record_input)]
+    hooks += [block.register_forward_hook(record_output) for block in model.blocks]
+    try:
+        model(tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return model.head(model.norm(torch.stack(stream)))
