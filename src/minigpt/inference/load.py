@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from minigpt.data.tokenizer import LineTokenizer, Tokenizer, load_tokenizer
 from minigpt.devices import find_device
+from minigpt.inference.hugging_face_import import is_folder, read_folder
 from minigpt.inference.metadata import check_component_options, check_metadata
 from minigpt.inference.wandb_model import PREFIX, download_checkpoint
+from minigpt.interop.architecture import drop_neutral
 from minigpt.model.assembly import assemble
 from minigpt.model.components import COMPONENTS
 from minigpt.model.objectives import Objective
@@ -95,7 +97,7 @@ def locate_model(reference: str, runs_dir: str) -> Path:
     """
     if reference.startswith(PREFIX):
         return download_checkpoint(reference, Path(runs_dir).parent / "wandb" / "models")
-    return find_checkpoint(reference, Path(runs_dir))
+    return Path(reference) if is_folder(Path(reference)) else find_checkpoint(reference, Path(runs_dir))
 
 
 def load_average(folder: Path, count: int, trusted: frozenset[str] = frozenset()) -> LoadedModel:
@@ -124,16 +126,18 @@ def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel
     """Load a checkpoint, or a file that was exported from one.
 
     Args:
-        path: the file, which need not be trusted.
+        path: the file, or a folder of Hugging Face's transformers; neither need be trusted.
         trusted: see `build_model`.
 
     Raises:
         ValueError: the file is not a checkpoint of miniGPT, or names a component that is not built.
     """
-    is_exported = path.suffix == ".safetensors"
-    checkpoint = {} if is_exported else load_checkpoint(path)
+    is_exported, is_shared = path.suffix == ".safetensors", is_folder(path)
+    checkpoint = {} if is_exported or is_shared else load_checkpoint(path)
     try:
-        if is_exported:
+        if is_shared:
+            metadata, weights = read_folder(path)
+        elif is_exported:
             metadata, weights = load_safetensors(path)
         else:
             metadata = check_mapping(checkpoint.get("minigpt"), "minigpt") | {"step": checkpoint.get("global_step")}
@@ -143,7 +147,8 @@ def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel
         constructor = build_model(metadata["model"], trusted)
         objective = build_model(metadata["objective"], trusted)()
         check_component_options(metadata)
-        model = build_for_weights(constructor, tokenizer.vocab_size + objective.num_special_tokens, weights)
+        vocab_size = tokenizer.vocab_size + objective.num_special_tokens
+        model = build_for_weights(constructor, vocab_size, weights, may_lack=is_shared)
         loaded = LoadedModel(path, model.eval(), objective, tokenizer, metadata["step"], metadata)
         check_fit(loaded)
         return loaded
@@ -151,8 +156,16 @@ def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel
         raise ValueError(f"{path} is not a checkpoint of this version of miniGPT: {first_line(error)}") from error
 
 
-def build_for_weights(constructor: Callable[..., nn.Module], vocab_size: int, weights: Any) -> nn.Module:
+def build_for_weights(
+    constructor: Callable[..., nn.Module], vocab_size: int, weights: Any, may_lack: bool = False
+) -> nn.Module:
     """Build a model with given weights, which are compared with those of its constructor before they take memory.
+
+    Args:
+        constructor: called with `vocab_size`.
+        vocab_size: number of token ids.
+        weights: by their names.
+        may_lack: leave out weights without effect that the model lacks, see `drop_neutral`.
 
     Raises:
         ValueError: the weights are not those of such a model, or it does not fit in memory.
@@ -161,6 +174,7 @@ def build_for_weights(constructor: Callable[..., nn.Module], vocab_size: int, we
         raise ValueError("it has no weights")
     elements = sum(weight.numel() for weight in weights.values())
     shadow = build_on_meta(constructor, vocab_size=vocab_size, max_elements=elements, max_tensors=len(weights))
+    weights = drop_neutral(weights, shadow.state_dict()) if may_lack else weights
     check_weights(weights, shadow.state_dict())
     check_model_memory(shadow)
     model = constructor(vocab_size=vocab_size)

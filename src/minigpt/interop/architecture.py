@@ -38,11 +38,13 @@ class Architecture(ABC):
         model_type: its name in a config.json.
         class_name: the class of transformers.
         embedding_name: the name of the token embedding's matrix there.
+        tied_by_default: whether the head is tied to it where config.json does not say so.
     """
 
     model_type: ClassVar[str]
     class_name: ClassVar[str]
     embedding_name: ClassVar[str]
+    tied_by_default: ClassVar[bool]
 
     @abstractmethod
     def sizes(self, model: GPT) -> Config | None:
@@ -73,6 +75,10 @@ class Architecture(ABC):
         ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
         return common | sizes | ids | {"tie_word_embeddings": tied, "dtype": "float32"}
 
+    def full_name(self, name: str) -> str:
+        """Return the name of a weight as the model with a head has it."""
+        return name
+
     def export_weights(self, weights: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
         """Return the weights of a `GPT` by their names in transformers; what a `GPT` may lack has no effect there."""
         found: dict[str, Tensor] = {}
@@ -91,7 +97,7 @@ class Architecture(ABC):
         Raises:
             ValueError: there is one that the architecture lacks, or lacks one.
         """
-        remaining = dict(weights)
+        remaining = {self.full_name(name): weight for name, weight in weights.items()}
         if config["tie_word_embeddings"]:
             remaining["lm_head.weight"] = remaining.get(self.embedding_name, torch.empty(0))
         found = {}

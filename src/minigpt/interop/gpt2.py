@@ -26,6 +26,7 @@ class GPT2(Architecture):
     model_type = "gpt2"
     class_name = "GPT2LMHeadModel"
     embedding_name = "transformer.wte.weight"
+    tied_by_default = True
 
     def sizes(self, model: GPT) -> Config | None:
         attention, mlp, norm = model.blocks[0].attention, model.blocks[0].mlp, model.norm
@@ -74,6 +75,9 @@ class GPT2(Architecture):
             positions=component(LearnedPositions),
             tie_head=config["tie_word_embeddings"],
         )
+
+    def full_name(self, name: str) -> str:
+        return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"  # OpenAI's own file
 
     def weights(self, config: Config) -> Iterator[Weight]:
         yield Weight("embedding.weight", (self.embedding_name,))

@@ -19,6 +19,7 @@ class Llama(Architecture):
     model_type = "llama"
     class_name = "LlamaForCausalLM"
     embedding_name = "model.embed_tokens.weight"
+    tied_by_default = False
 
     def sizes(self, model: GPT) -> Config | None:
         block, norm, positions = model.blocks[0], model.norm, model.positions

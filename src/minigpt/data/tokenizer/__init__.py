@@ -7,9 +7,11 @@ from minigpt.data.tokenizer.bpe import BPETokenizer
 from minigpt.data.tokenizer.byte import ByteTokenizer
 from minigpt.data.tokenizer.char import CharTokenizer
 from minigpt.data.tokenizer.lines import LineTokenizer
+from minigpt.data.tokenizer.pretrained import PretrainedTokenizer
 from minigpt.data.tokenizer.wordpiece import WordPieceTokenizer
 
-KINDS = {cls.kind: cls for cls in (CharTokenizer, ByteTokenizer, BPETokenizer, WordPieceTokenizer, LineTokenizer)}
+CLASSES = (CharTokenizer, ByteTokenizer, BPETokenizer, WordPieceTokenizer, LineTokenizer, PretrainedTokenizer)
+KINDS = {cls.kind: cls for cls in CLASSES}
 
 
 def load_tokenizer(state: dict[str, Any]) -> Tokenizer:
