@@ -11,7 +11,7 @@ def main(config: dict[str, Any]) -> float | None:
 
     from minigpt.config.build import build, build_all, invocation
     from minigpt.devices import weight_copies
-    from minigpt.model.size import build_within_memory
+    from minigpt.inference.initial_model import find_initial_model
     from minigpt.runs.run import open_run
     from minigpt.training.callbacks import with_required
     from minigpt.training.fit import fit
@@ -19,11 +19,11 @@ def main(config: dict[str, Any]) -> float | None:
 
     with open_run(config, *invocation()) as run:
         torch.manual_seed(config["seed"])
-        data = build(config["data"])
+        initial = find_initial_model(config, run.plan)
+        data = build(config["data"], **initial.data_options)
         objective = build(config["objective"])
-        vocab_size = data.corpus.tokenizer.vocab_size + objective.num_special_tokens
-        constructor, copies = build(config["model"]), weight_copies(config["trainer"])
-        model = build_within_memory(constructor, vocab_size=vocab_size, copies=copies)
+        copies = weight_copies(config["trainer"])
+        model = initial.build(build(config["model"]), data.corpus.tokenizer, objective, copies=copies)
         objective.check(model, block_size=data.block_size, seq2seq=data.seq2seq)
         module = LanguageModel(
             model,

@@ -33,6 +33,7 @@ MAY_IMPORT = {
         {"playground", "inference", "config", "data", "model", "runs", "devices"},
         {"torch", "starlette", "uvicorn", "h11", "annotated_types"},
     ),
+    "config.initial": ({"config", "inference"}, {"hydra", "omegaconf"}),  # of `init_from` alone
     "config": ({"config", "runs"}, {"hydra", "omegaconf", "yaml", "annotated_types"}),
 }
 HEAVY = {

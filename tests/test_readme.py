@@ -28,7 +28,7 @@ def test_the_commands_run_one_after_another(cli, tmp_path):
         if script == "src/playground.py":  # serves until it is stopped: tests/playground/test_server.py
             continue
         if script == "src/train.py" and not {"--help"} & set(options):
-            quick = QUICK.split()
+            quick = [q for q in QUICK.split() if not (q.startswith("model.") and "init_from=my_model" in options)]
             if any(o.startswith("resume=") for o in options):
                 options = [o for o in options if not o.startswith("trainer.max_steps=")] + ["trainer.max_steps=4"]
                 quick = []

@@ -35,6 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from minigpt.config.check import check
 from minigpt.config.errors import ConfigError, explain, explain_flags
+from minigpt.config.initial import merge_initial
 from minigpt.config.packaged import CONF, config_groups
 from minigpt.config.saved import merge_saved
 from minigpt.config.schema import COMMANDS
@@ -144,7 +145,7 @@ def prepare(composed: DictConfig, name: str) -> dict[str, Any]:
     directory = select_run(resume, run_dir, Path(str(composed.paths.runs_dir)), overrides)
     composed.resume = None if directory is None else str(directory)
     if directory is None:
-        return check(composed, name)
+        return check(merge_initial(composed), name)
     # Lightning starts the processes of further devices with this command line and this value of hydra.run.dir: they
     # must resume the same run, and `latest` may be another one by then.
     own = cast("DictConfig", hydra_config)  # Hydra annotates its fields, not the container

@@ -46,7 +46,7 @@ def merge_saved(path: Path, composed: DictConfig, known: list[str]) -> DictConfi
     return saved
 
 
-def check_targets(path: Path, saved: DictConfig) -> None:
+def check_targets(path: Path | str, saved: DictConfig) -> None:
     """Raises ConfigError where a saved configuration names a component that conf/ does not have in that place, nor this
     command line in any.
     """
@@ -67,13 +67,24 @@ def read_saved(path: Path) -> DictConfig:
         ValueError: the file is damaged, or has more in it than values.
     """
     saved = check_mapping(read_yaml(path), path)
+    check_values(path, saved)
+    return OmegaConf.create(saved)
+
+
+def check_saved(source: str, saved: DictConfig) -> None:
+    """Raises ConfigError for components of a file by anybody that a configuration of this command may not have."""
+    check_values(source, OmegaConf.to_container(saved, resolve=False))
+    check_targets(source, saved)
+
+
+def check_values(path: Path | str, saved: Any) -> None:
+    """Raises ConfigError where nested plain data has references, or keys that are no options."""
     for place, value in leaves(saved):
         if isinstance(value, str) and "${" in value:  # would read this machine's environment
             raise ConfigError(f"{path} refers to other values at {place}; a saved configuration holds values alone")
     for key in keys(saved):
         if not KEY.fullmatch(key) or (key.startswith("_") and key not in ("_target_", "_partial_")):
             raise ConfigError(f"{path} is damaged: {key!r} is not an option")
-    return OmegaConf.create(saved)
 
 
 def keys(node: Any) -> Iterator[str]:

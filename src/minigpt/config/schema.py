@@ -27,6 +27,7 @@ Components = dict[str, Component | None]  # named components, null for one that 
 # The arguments that a command passes to its components itself, and the options that they come from.
 PASSED = {
     "model": {"vocab_size": "data/tokenizer"},
+    "data": {"pretrained": "init_from"},
     "optimizer": {"params": "the model"},
     "scheduler": {"step": "the run", "total_steps": "trainer.max_steps"},
     "trainer": {
@@ -53,7 +54,7 @@ PASSED = {
 TEXTS = frozenset({"prompt", "callbacks.samples.prompt", "data.drop_chars"})
 PATHS = frozenset(
     {"name", "precision", "resume", "run", "runs", "eval_text", "prompt_file", "stop", "output", "host"}
-    | {"paths.data_dir", "paths.log_dir", "paths.run_dir", "paths.runs_dir", "data.path", "data.url"}
+    | {"init_from", "paths.data_dir", "paths.log_dir", "paths.run_dir", "paths.runs_dir", "data.path", "data.url"}
 )
 LISTS = frozenset({"stop"})  # those of them that may be a list in Hydra's grammar, [...]
 
@@ -79,6 +80,7 @@ class Train:
     precision: Annotated[Precision, doc("auto, or any of Lightning's")]
     compile: Annotated[bool, doc("compile the model and its loss with torch.compile")]
     resume: Annotated[str | None, doc("continue a run: its directory, latest or auto")]
+    init_from: Annotated[str | None, doc("fine-tune a model: a folder of transformers, a run or a checkpoint")]
     ignore_fingerprint: Annotated[bool, doc("resume although the configuration has changed")]
     quiet: Annotated[bool, doc("print warnings, errors and the result alone")]
     model: Annotated[Component, doc("the network")]

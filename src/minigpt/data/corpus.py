@@ -25,7 +25,7 @@ class Header:
     version: int
     text_sha256: str
     val_fraction: float
-    tokenizer: str  # kind and options before training; the trained one is stored after the tokens
+    tokenizer: str  # `tokenizer_name` before training; the trained one is stored after the tokens
     token_bytes: int
     train_tokens: int
     val_tokens: int
@@ -64,13 +64,13 @@ def load_or_tokenize(text: Path, cache_dir: Path, val_fraction: float, tokenizer
         text: the file.
         cache_dir: directory of the caches.
         val_fraction: fraction of the characters, at the end, held out for validation. Splits are encoded separately.
-        tokenizer: an untrained tokenizer; None for characters.
+        tokenizer: an untrained tokenizer, or one that stays as it is; None for characters.
 
     Raises:
-        ValueError: the text is empty or not UTF-8, or the tokenizer's options do not fit it.
+        ValueError: the text is empty or not UTF-8, or the tokenizer's options or its vocabulary do not fit it.
     """
     tokenizer = tokenizer or CharTokenizer()
-    name = "-".join(str(value) for value in tokenizer.state().values() if value)  # its kind and options
+    name = tokenizer_name(tokenizer)
     text_sha256 = file_hash(text)
     cache_dir.mkdir(parents=True, exist_ok=True)
     cache = cache_dir / f"{text_sha256[:16]}-{name}-{val_fraction:g}.tokens"
@@ -85,6 +85,14 @@ def load_or_tokenize(text: Path, cache_dir: Path, val_fraction: float, tokenizer
             tokenizer = load_tokenizer(json.load(file))
     train, val = tokens[: header.train_tokens], tokens[header.train_tokens :]
     return Corpus(train, val, tokenizer, text_sha256, header.val_characters)
+
+
+def tokenizer_name(tokenizer: Tokenizer) -> str:
+    """Return the kind of a tokenizer with its options, or with the hash of its vocabulary if it is trained."""
+    state = tokenizer.state()
+    if tokenizer.tokens:
+        return f"{tokenizer.kind}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
+    return "-".join(str(value) for value in state.values() if value)
 
 
 def read_header(cache: Path, text_sha256: str, val_fraction: float, tokenizer: str) -> Header | None:
@@ -112,7 +120,8 @@ def build_cache(
     """Train the tokenizer, encode the text chunk by chunk in constant memory, and write the cache atomically."""
     split = split_text(text, val_fraction)
     start = split.train_characters
-    tokenizer = tokenizer.train("".join(split.characters), iter_text_chunks(text, 0, start))
+    if not tokenizer.tokens:
+        tokenizer = tokenizer.train("".join(split.characters), iter_text_chunks(text, 0, start))
     with atomic_write(cache) as temporary:
         with temporary.open("wb") as out:
             out.seek(HEADER_BYTES)

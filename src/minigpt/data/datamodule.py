@@ -42,6 +42,7 @@ class TextDataModule(lightning.LightningDataModule):
         seed: seed of the order of the sequences.
         sampler: constructor of the sampler, `ShuffledSampler` or `RandomSampler`.
         tokenizer: constructor of the tokenizer; subword tokenizers are trained on the training split.
+        pretrained: a trained tokenizer to use instead, that of the model of `init_from`.
         augmentation: constructor of an augmentation of training sequences, such as `EntityRenaming`; None for none.
         seq_len_warmup: pairs [length, step]: before that step, sequences are split into pieces of that length, so that
             a step has the same number of tokens in more and shorter sequences (arXiv 2108.06084). They cost less
@@ -75,6 +76,7 @@ class TextDataModule(lightning.LightningDataModule):
         seed: Seed,
         sampler: Callable[..., Sampler] = ShuffledSampler,
         tokenizer: Callable[..., Tokenizer] = CharTokenizer,
+        pretrained: Tokenizer | None = None,
         augmentation: Callable[..., Augmentation] | None = None,
         seq_len_warmup: list[list[int]] | None = None,
         val_fraction: ValFraction = 0.1,
@@ -95,6 +97,7 @@ class TextDataModule(lightning.LightningDataModule):
         self.seed = seed
         self.sampler = sampler
         self.tokenizer = tokenizer
+        self.pretrained = pretrained
         self.augmentation = augmentation
         self.seq_len_warmup = check_warmup(seq_len_warmup or [], block_size)
         self.val_fraction = val_fraction
@@ -133,7 +136,7 @@ class TextDataModule(lightning.LightningDataModule):
 
     def load_corpus(self, path: Path) -> Corpus:
         """Load or encode the tokens of a text, and build the augmentation."""
-        corpus = load_or_tokenize(path, self.data_dir / "cache", self.val_fraction, self.tokenizer())
+        corpus = load_or_tokenize(path, self.data_dir / "cache", self.val_fraction, self.pretrained or self.tokenizer())
         self.make_sampler(len(corpus.train), self.block_size)
         if len(corpus.val) < 2:
             raise ValueError(f"the validation split has {len(corpus.val)} tokens: the text is too short")

@@ -206,6 +206,8 @@ def checkpoint_metadata(config: Mapping[str, Any], data: TextDataModule) -> dict
     # Lightning counts micro-batches, so a resumed run must split its steps as before.
     sequences["accumulate_grad_batches"] = config["trainer"]["accumulate_grad_batches"]
     fingerprint = {name: config[name] for name in ("seed", "model", "objective", "optimizer", "scheduler")}
+    if config.get("init_from") is not None:
+        fingerprint["init_from"] = config["init_from"]
     fingerprint |= {"data": sequences, "text": text["sha256"]}
     fingerprint |= {"tokenizer": {"kind": tokenizer["kind"], "sha256": digest}}
     return {
