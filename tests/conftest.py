@@ -11,6 +11,7 @@ import torch
 from tests.forkserver import run_command
 
 ROOT = Path(__file__).parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Two tests run side by side, and a tiny model gains nothing from more threads, here or in a process begun here.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -38,3 +39,16 @@ def cli(tmp_path):
         return run_command(script, options, tmp_path, env, timeout)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless browser: the system's Chromium, where there is one; none is downloaded."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium or Chrome on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

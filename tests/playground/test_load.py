@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.playground.conftest import running
 
-from minigpt.playground import connections, generation_stream, request_checks, web_app
+from minigpt.playground import connections, generation_stream, request_checks, request_queue, web_app
 
 INSPECT = {"checkpoint": "step_7.ckpt", "prompt": "To be"}
 GENERATE = INSPECT | {"tokens": [], "temperature": 1.0, "max_new_tokens": 500, "seed": 1}
@@ -139,6 +139,17 @@ def test_one_generation_at_a_time_a_few_wait_and_those_beyond_are_refused(checkp
         assert waiting[0].status() == 200, "a client that leaves gives its turn to the next"
         for reader in waiting:
             reader.connection.close()
+
+
+def test_who_has_waited_too_long_is_told_so(checkpoints, endless, monkeypatch):
+    monkeypatch.setattr(request_queue, "WAIT_S", 0.2)
+    with running(checkpoints) as client:
+        first = Reader(client)
+        assert first.status() == 200
+        status, headers, _ = client.ask("/api/generate", GENERATE)
+        assert status == 503 and headers["retry-after"] == "5"
+        first.connection.sock.close()
+        first.connection.close()
 
 
 def test_a_generation_has_a_time_limit(checkpoints, endless, monkeypatch):

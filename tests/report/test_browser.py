@@ -1,28 +1,13 @@
 """The page of a report in a browser: Chromium, where the system has one; none is downloaded."""
 
 import itertools
-import shutil
 
 import pytest
 from tests.report.conftest import write_checkpoint, write_run
 
 from minigpt.report.page import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = (360, 1280, 1920)  # pixels: a phone, a laptop, a desktop
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless browser."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,9 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
         "unit": describe_unit(loaded),
         "vocab_size": tokenizer.vocab_size,
         "dim": None if table is None else table.shape[1],
+        "is_causal": loaded.objective.can_generate,
         "num_layers": len(model.blocks) if isinstance(model, GPT) else 0,
-        "example_prompt": loaded.text.get("example_prompt") or "",
+        "example_prompt": tokenizer.known(loaded.text.get("example_prompt") or "The") or token_text(loaded, 0),
         "missing": missing_parts(loaded),
     }
 

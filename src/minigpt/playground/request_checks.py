@@ -28,6 +28,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+ABANDONED = HTTPException(400, "the client has left")  # an answer that nobody reads
 Schema = TypeVar("Schema")
 
 
@@ -98,7 +99,7 @@ async def read_request(request: Request, schema: type[Schema]) -> Schema:
             body = await read_body(request)
         content = json.loads(body)
     except ClientDisconnect:
-        raise HTTPException(400, "the client has left") from None
+        raise ABANDONED from None
     except TimeoutError:
         raise HTTPException(408, f"the request took longer than {BODY_TIMEOUT_S:g} s") from None
     except (ValueError, RecursionError):

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from minigpt.inference.load import LoadedModel
 from minigpt.playground.generation_stream import GenerationResponse, generate_steps
 from minigpt.playground.model_views import describe_model, encode_to_continue, inspect_prompt, predict_next
-from minigpt.playground.request_checks import RequestChecks, read_request, refusal
+from minigpt.playground.request_checks import ABANDONED, RequestChecks, read_request, refusal
 from minigpt.playground.request_queue import ModelThread, RequestQueue
 from minigpt.playground.request_schemas import GenerateRequest, InspectRequest, PredictRequest
 from minigpt.playground.run_checkpoints import RunCheckpoints
@@ -61,7 +61,7 @@ class Playground:
     async def describe_run(self, request: Request) -> JSONResponse:
         """The run, its checkpoints, and the model of the one that is shown first."""
         checkpoints = self.checkpoints
-        about = await self.view(lambda: describe_model(checkpoints.load(checkpoints.path.name)))
+        about = await self.view(request, lambda: describe_model(checkpoints.load(checkpoints.path.name)))
         files = [{"name": name, "label": label} for name, label in checkpoints.files().items()]
         own = {"name": checkpoints.run_name, "checkpoints": files, "first": checkpoints.first}
         return JSONResponse(own | {"model": about, "max_prompt": MAX_PROMPT})
@@ -69,14 +69,14 @@ class Playground:
     async def inspect(self, request: Request) -> JSONResponse:
         """What is within a model for a prompt."""
         asked = await read_request(request, InspectRequest)
-        return JSONResponse(await self.view(lambda: inspect_prompt(self.load(asked), asked.prompt)))
+        return JSONResponse(await self.view(request, lambda: inspect_prompt(self.load(asked), asked.prompt)))
 
     async def predict(self, request: Request) -> JSONResponse:
         """The distribution of the next token."""
         asked = await read_request(request, PredictRequest)
         options = asked.sampling
         return JSONResponse(
-            await self.view(lambda: predict_next(self.load(asked), asked.prompt, asked.tokens, **options))
+            await self.view(request, lambda: predict_next(self.load(asked), asked.prompt, asked.tokens, **options))
         )
 
     async def generate(self, request: Request) -> GenerationResponse:
@@ -87,7 +87,7 @@ class Playground:
             loaded = self.load(asked)
             return loaded, encode_to_continue(loaded, asked.prompt, asked.tokens)
 
-        loaded, ids = await self.view(begin)
+        loaded, ids = await self.view(request, begin)
         return GenerationResponse(generate_steps(loaded, ids, asked), self.generations, self.thread)
 
     def load(self, asked: InspectRequest) -> LoadedModel:
@@ -96,13 +96,15 @@ class Playground:
             raise ValueError(f"prompt must be at most {MAX_PROMPT:,} characters long")
         return self.checkpoints.load(asked.checkpoint)
 
-    async def view(self, compute: Callable[[], Any]) -> Any:
+    async def view(self, request: Request, compute: Callable[[], Any]) -> Any:
         """Return what a function of the model computes, in turn.
 
         Raises:
-            HTTPException: it refuses its input.
+            HTTPException: it refuses its input, or nobody waits for the answer any more, as when one types on.
         """
         async with self.views.turn():
+            if await request.is_disconnected():
+                raise ABANDONED
             try:
                 return await self.thread.run(compute)
             except (ValueError, OSError) as error:

@@ -41,7 +41,7 @@ function showCell(state) {
   const { query, key } = state.cell;
   const { tokens } = state.inside;
   const weight = weightsOf(state.inside, state.head)[query][key] / SCALE;
-  find("map-value").textContent = key > query && weight === 0
+  find("map-value").textContent = state.run.model.is_causal && key > query
     ? `${spoken(tokens[query])} (${query + 1}) comes before ${spoken(tokens[key])} (${key + 1}) and cannot see it.`
     : `${spoken(tokens[query])} (${query + 1}) takes ${percent(weight)} from ${spoken(tokens[key])} (${key + 1}).`;
   showMap(state);
@@ -73,6 +73,7 @@ function showLines(state, chooseToken) {
 
 export function showAttention(state, { chooseHead, chooseToken }, newText) {
   if (newText) showHeads(state, chooseHead);
+  if (!state.cell) find("map-value").textContent = "Hover a cell, or move with the arrow keys.";
   showMap(state);
   showLines(state, chooseToken);
 }

@@ -111,6 +111,10 @@ function showMissing() {
       find(`${section}-missing`).textContent = reason;
     }
   }
+  if (!state.run.model.is_causal) {
+    document.querySelectorAll(".earlier").forEach((span) => (span.textContent = "the others"));
+    find("lens-meaning").textContent = "what stands at each place, not what follows";
+  }
   document.querySelectorAll(".unit").forEach((span) => (span.textContent = state.run.model.unit));
 }
 
@@ -123,7 +127,7 @@ function prepare() {
     element("option", { value: file.name, selected: file.name === first ? "" : null }, file.label)));
   state.checkpoint = first;
   Object.assign(find("top-k"), { max: model.vocab_size, value: model.vocab_size });
-  Object.assign(find("prompt"), { value: model.example_prompt || "The", maxLength: maxPrompt });
+  Object.assign(find("prompt"), { value: model.example_prompt, maxLength: maxPrompt });
   state.prompt = find("prompt").value;
   showMissing();
   showSliders();

@@ -7,18 +7,17 @@ const buttons = [];
 
 export function prepareWriter(state, sampling) {
   const box = find("written");
+  let asked = null; // the text and the checkpoint that the steps belong to, whatever is typed meanwhile
   rove(box, ".step");
-  const write = newest(async (signal, kept) => {
-    truncate(kept);
-    const length = Number(find("length").value) || 1;
-    const body = { ...sampling(), checkpoint: state.checkpoint, prompt: state.prompt, tokens: steps.map((s) => s.token.id),
-      max_new_tokens: Math.min(length, 500), seed: Math.floor(Math.random() * 2 ** 31) };
-    find("written-prompt").textContent = state.prompt;
+
+  const write = newest(async (signal) => {
+    const body = { ...sampling(), ...asked, tokens: steps.map((step) => step.token.id),
+      max_new_tokens: Math.min(Math.max(Number(find("length").value), 1), 500), seed: Math.floor(Math.random() * 2 ** 31) };
     setStatus("writing …", true);
     for await (const step of stream("api/generate", body, signal)) add(step);
     setStatus(`${steps.length} written`);
   });
-  const start = (kept) => write(kept).catch((error) => setStatus(error.message));
+  const start = () => write().catch((error) => setStatus(error.message));
 
   function truncate(length) {
     steps.length = length;
@@ -53,7 +52,8 @@ export function prepareWriter(state, sampling) {
     const step = { ...steps[index], token: other };
     truncate(index);
     add(step);
-    start(index + 1);
+    buttons[index].focus();
+    start();
   }
 
   function setStatus(text, busy = false) {
@@ -63,7 +63,10 @@ export function prepareWriter(state, sampling) {
 
   find("write").addEventListener("submit", (event) => {
     event.preventDefault();
-    start(0);
+    asked = { checkpoint: state.checkpoint, prompt: state.prompt };
+    find("written-prompt").textContent = asked.prompt;
+    truncate(0);
+    start();
   });
   find("stop-button").addEventListener("click", () => {
     write.cancel();
