@@ -76,6 +76,30 @@ def test_a_slow_request_is_ended(checkpoints, monkeypatch):
             assert 0.2 < time.monotonic() - begin < 5
 
 
+def test_a_connection_may_be_used_for_longer_than_a_request_may_take(checkpoints, monkeypatch):
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.4)
+    with running(checkpoints) as client:
+        connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=20)
+        connection.connect()
+        connection.auto_open = 0  # one that was closed is not opened again
+        for _ in range(8):
+            connection.request("GET", "/icon.svg")
+            assert connection.getresponse().read()
+            time.sleep(0.1)
+        connection.close()
+
+
+def test_a_body_that_goes_on_after_its_refusal_is_ended(checkpoints, monkeypatch):
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.3)
+    start = SLOW.replace(b"Content-Length: 50", b"Content-Length: 104857600")
+    with running(checkpoints) as client, connect(client, sends=start + b"\r\n") as connection:
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413")
+        begin = time.monotonic()
+        while connection.recv(1 << 16):
+            pass
+        assert time.monotonic() - begin < 5
+
+
 def test_a_slow_body_is_refused(checkpoints, monkeypatch):
     monkeypatch.setattr(request_checks, "BODY_TIMEOUT_S", 0.2)
     with running(checkpoints) as client, connect(client, sends=SLOW + b"\r\n{") as connection:
@@ -139,6 +163,16 @@ def test_one_generation_at_a_time_a_few_wait_and_those_beyond_are_refused(checkp
         assert waiting[0].status() == 200, "a client that leaves gives its turn to the next"
         for reader in waiting:
             reader.connection.close()
+
+
+def test_a_response_has_a_time_limit(checkpoints, endless, monkeypatch):
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(connections, "RESPONSE_TIMEOUT_S", 0.2)
+    with running(checkpoints) as client:
+        begin = time.monotonic()
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            client.ask("/api/generate", GENERATE)
+        assert 0.3 < time.monotonic() - begin < 5
 
 
 def test_who_has_waited_too_long_is_told_so(checkpoints, endless, monkeypatch):

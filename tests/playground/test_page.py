@@ -36,7 +36,9 @@ def open_page(browser):
 
 def percents(page, selector):
     """The numbers that bars show."""
-    return [float(text.removesuffix(" %")) for text in page.locator(f"{selector} .amount").all_inner_texts()]
+    return [
+        float(text.removesuffix(" %").lstrip("<")) for text in page.locator(f"{selector} .amount").all_inner_texts()
+    ]
 
 
 def test_what_is_typed_is_followed_through_the_model(open_page, client):

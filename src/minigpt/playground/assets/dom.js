@@ -18,7 +18,7 @@ export const svg = (tag, attributes = {}, ...children) => fill(document.createEl
 
 // A token as it is shown: spaces and line breaks as signs.
 export const glyph = (text) => [...text].map((c) => GLYPHS[c] ?? c).join("") || "∅";
-export const percent = (p) => (100 * p).toFixed(p > 0 && p < 0.0995 ? 1 : 0) + " %";
+export const percent = (p) => (p > 0 && p < 0.0005 ? "<0.1" : (100 * p).toFixed(p > 0 && p < 0.0995 ? 1 : 0)) + " %";
 export const spoken = (text) => ({ " ": "space", "\n": "line break" })[text] ?? `“${text}”`;
 
 // Of several buttons one is in the order of the Tab key; the arrow keys, Home and End go to the others.
