@@ -161,8 +161,13 @@ def test_one_generation_at_a_time_a_few_wait_and_those_beyond_are_refused(checkp
         first.connection.sock.close()
         first.connection.close()
         assert waiting[0].status() == 200, "a client that leaves gives its turn to the next"
+        waiting[0].connection.sock.close()
+        last = Reader(client)  # one has left the queue, so another one may wait
         for reader in waiting:
             reader.connection.close()
+        assert last.status() == 200
+        last.connection.sock.close()
+        last.connection.close()
 
 
 def test_a_response_has_a_time_limit(checkpoints, endless, monkeypatch):
