@@ -7,10 +7,14 @@ import pytest
 import torch
 import yaml
 from tests.interop.test_folder_export import export
-from tests.interop.trained_models import GPT2, LLAMA, MODERN, save_model
+from tests.interop.trained_models import GPT2, LLAMA, MODERN, node, save_model
 
 from minigpt.data.synthetic import write_play
 from minigpt.data.tokenizer import BPETokenizer, CharTokenizer
+from minigpt.inference.export_formats import export_model
+from minigpt.inference.load import load_model
+from minigpt.model.assembly import assemble
+from minigpt.model.components import COMPONENTS
 from minigpt.runs.checkpoint_io import load_checkpoint
 
 QUICK = ["debug=fast", "precision=32-true", "trainer.max_steps=4", "trainer.val_every_n_steps=2", "optimizer=adamw"]
@@ -108,3 +112,38 @@ def test_a_folder_names_no_classes_of_its_own(tokenizer, cli, tmp_path):
         (folder / "config.json").write_text(json.dumps(config))
         done = cli("train.py", *QUICK, f"init_from={folder}")
         assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_lora_trains_its_own_weights_alone_and_is_merged_on_export(tokenizer, cli, tmp_path):
+    loaded = load_model(save_model(tmp_path / "step_7.ckpt", GPT2, tokenizer, std=0.05))
+    export_model(loaded, str(tmp_path / "folder"))
+    typed = [f"init_from={tmp_path / 'folder'}", "model/adapter=lora", "model.adapter.rank=4", "optimizer.lr=0.02"]
+    done = cli("train.py", *QUICK[:-1], *typed)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    losses = [float(value) for value in column(run / "metrics.csv", "val/loss")]
+    assert losses[1] < losses[0], "it learns"
+    content = load_checkpoint(run / "checkpoints/last.ckpt")["state_dict"]
+    for name, weight in loaded.model.state_dict().items():
+        assert torch.equal(content[f"model.{name}"], weight), f"{name} is frozen"
+    assert json.loads((run / "summary.json").read_text())["parameters"] == 2 * 4 * (32 + 96 + 32 + 32 + 2 * (32 + 128))
+    tuned = load_model(run / "checkpoints/last.ckpt")
+    raw = assemble(GPT2 | {"adapter": node("lora.LoRA", rank=4)}, COMPONENTS.__getitem__)(
+        vocab_size=tokenizer.vocab_size
+    )
+    raw.load_state_dict({name.removeprefix("model."): weight for name, weight in content.items()})
+    tokens = torch.randint(tokenizer.vocab_size, (2, 16))
+    torch.testing.assert_close(tuned.model(tokens), raw(tokens), atol=1e-5, rtol=0)
+    assert (tuned.model(tokens) - loaded.model(tokens)).abs().max() > 1e-3
+    export_model(tuned, str(tmp_path / "tuned"))
+    from transformers import GPT2LMHeadModel
+
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "tuned")
+    torch.testing.assert_close(theirs(tokens).logits, raw(tokens), atol=1e-4, rtol=0)
+    resumed = cli("train.py", f"resume={run}", "trainer.max_steps=6")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_lora_without_a_trained_model_is_one_line(cli):
+    done = cli("train.py", *QUICK, "model/adapter=lora")
+    assert done.returncode == 2 and "adapts a trained model: add init_from=" in done.stderr

@@ -10,7 +10,7 @@ from minigpt.config.errors import ConfigError
 from minigpt.config.packaged import typed_targets
 from minigpt.config.saved import check_saved
 
-ADJUSTABLE = ("model.dropout", "model.attention_dropout")  # options that leave the weights what they are
+ADJUSTABLE = ("dropout", "attention_dropout", "adapter")  # options of a model that leave its weights what they are
 
 
 def merge_initial(composed: DictConfig) -> DictConfig:
@@ -26,10 +26,11 @@ def merge_initial(composed: DictConfig) -> DictConfig:
     overrides = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
     adjusted: dict[str, Any] = {}
     for override in overrides:
-        place = override.key_or_group.replace("/", ".")
-        if place in ADJUSTABLE:
-            adjusted[place] = override.value()
-        elif f"{place}.".startswith(("model.", "data.tokenizer.")):
+        group, _, option = override.key_or_group.replace("/", ".").partition(".")
+        option = option.partition(".")[0]
+        if group == "model" and option in ADJUSTABLE:
+            adjusted[option] = composed.model.get(option)
+        elif group == "model" or (group, option) == ("data", "tokenizer"):
             raise ConfigError(
                 f"init_from={reference} brings its own model and tokenizer: leave {override.input_line} out"
             )
@@ -44,9 +45,7 @@ def merge_initial(composed: DictConfig) -> DictConfig:
         own["data"] = {"tokenizer": node}
     check_saved(reference, OmegaConf.create(own))
     with open_dict(composed):
-        composed.model = own["model"]
+        composed.model = own["model"] | adjusted
         if "data" in own:
             composed.data.tokenizer = node
-        for place, value in adjusted.items():
-            OmegaConf.update(composed, place, value, force_add=True)
     return composed

@@ -80,7 +80,7 @@ class Train:
     precision: Annotated[Precision, doc("auto, or any of Lightning's")]
     compile: Annotated[bool, doc("compile the model and its loss with torch.compile")]
     resume: Annotated[str | None, doc("continue a run: its directory, latest or auto")]
-    init_from: Annotated[str | None, doc("fine-tune a model: a folder of transformers, a run or a checkpoint")]
+    init_from: Annotated[str | None, doc("fine-tune a model: a folder, a run or a checkpoint")]
     ignore_fingerprint: Annotated[bool, doc("resume although the configuration has changed")]
     quiet: Annotated[bool, doc("print warnings, errors and the result alone")]
     model: Annotated[Component, doc("the network")]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from minigpt.config.packaged import components
 from minigpt.data.tokenizer import LineTokenizer, Tokenizer, load_tokenizer
 from minigpt.inference.load import find_model
+from minigpt.model.lora import without_lora
 from minigpt.model.objectives import Objective
 from minigpt.model.size import build_within_memory
 from minigpt.runs.checkpoint_content import check_weights
@@ -53,12 +54,14 @@ class InitialModel:
             raise ValueError(f"init_from={self.source} has another tokenizer than this text: choose another data=...")
         vocab_size = tokenizer.vocab_size + objective.num_special_tokens
         model = build_within_memory(constructor, vocab_size=vocab_size, copies=copies)
+        if self.source is None and len(without_lora(model.state_dict())) < len(model.state_dict()):
+            raise ValueError("model/adapter=lora adapts a trained model: add init_from=FOLDER, a run or a checkpoint")
         if self.weights is not None:
             try:
-                check_weights(self.weights, model.state_dict())
+                check_weights(self.weights, without_lora(model.state_dict()))
             except ValueError as error:
                 raise ValueError(f"init_from={self.source} does not fit model or objective: {error}") from error
-            model.load_state_dict(self.weights)
+            model.load_state_dict(self.weights, strict=False)  # LoRA's own weights begin anew
         return model
 
 

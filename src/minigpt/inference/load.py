@@ -20,6 +20,7 @@ from minigpt.inference.wandb_model import PREFIX, download_checkpoint
 from minigpt.interop.architecture import drop_neutral
 from minigpt.model.assembly import assemble
 from minigpt.model.components import COMPONENTS
+from minigpt.model.lora import merge_lora
 from minigpt.model.objectives import Objective
 from minigpt.model.size import build_on_meta, check_model_memory
 from minigpt.runs.checkpoint_content import check_weights
@@ -123,7 +124,7 @@ def load_average(folder: Path, count: int, trusted: frozenset[str] = frozenset()
 
 
 def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel:
-    """Load a checkpoint, or a file that was exported from one.
+    """Load a checkpoint, or what was exported from one. The changes of LoRA are merged into its matrices.
 
     Args:
         path: the file, or a folder of Hugging Face's transformers; neither need be trusted.
@@ -151,6 +152,8 @@ def load_model(path: Path, trusted: frozenset[str] = frozenset()) -> LoadedModel
         model = build_for_weights(constructor, vocab_size, weights, may_lack=is_shared)
         loaded = LoadedModel(path, model.eval(), objective, tokenizer, metadata["step"], metadata)
         check_fit(loaded)
+        if merge_lora(model):
+            loaded.metadata["model"] = {k: v for k, v in loaded.metadata["model"].items() if k != "adapter"}
         return loaded
     except Exception as error:  # a file that may hold anything makes torch and the constructors raise any kind of error
         raise ValueError(f"{path} is not a checkpoint of this version of miniGPT: {first_line(error)}") from error

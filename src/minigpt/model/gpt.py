@@ -18,6 +18,7 @@ from minigpt.model.embeddings import Positions, TokenEmbedding
 from minigpt.model.forward_context import ForwardContext
 from minigpt.model.kv_cache import KVCache, LayerCache
 from minigpt.model.layers import Dropout
+from minigpt.model.lora import LoRA
 
 RESIDUAL_PROJECTIONS = ("out_proj.weight", "down.weight")  # the matrices of a block that write to the residual stream
 
@@ -40,6 +41,7 @@ class GPT(nn.Module):
             all tokens are equally likely.
         init_std: standard deviation of the initial weights; divided by sqrt(2 num_layers) for residual projections, as
             in GPT-2. None keeps torch's initialisation.
+        adapter: constructor of an adapter, such as `minigpt.model.lora.LoRA`, which is then all that is trained.
         final_norm: normalise the input of the head; the output of post-norm blocks is normalised already.
 
     Raises:
@@ -67,6 +69,7 @@ class GPT(nn.Module):
         zero_init: bool = False,
         init_std: PositiveFloat | None = 0.02,
         final_norm: bool = True,
+        adapter: Callable[..., LoRA] | None = None,
     ) -> None:
         super().__init__()
         head_dim = divide_heads(dim, num_heads)
@@ -86,6 +89,8 @@ class GPT(nn.Module):
             self.init_weights(init_std, zero_init)
         if tie_head:
             self.head.weight = self.embedding.weight
+        if adapter is not None:
+            adapter().add_to(self, self.blocks)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Token ids [B, T], after those in the cache -> logits [B, T, V] of the token that follows each."""

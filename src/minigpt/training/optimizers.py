@@ -19,7 +19,7 @@ HIDDEN, EMBEDDING, VECTOR = "hidden", "embedding", "vector"
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """The model's parameters in three groups, named by their `role`; empty groups are omitted.
+    """The model's trainable parameters in three groups, named by their `role`; empty groups are omitted.
 
     "hidden": matrices inside the model. "embedding": token and position tables and the head, whose rows belong to
     tokens or positions. "vector": norm weights and biases, which have no weight decay: it would regularize nothing.
@@ -27,7 +27,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     tables |= {id(p) for name, p in model.named_parameters() if name.endswith("head.weight")}
     groups: dict[str, list[nn.Parameter]] = {HIDDEN: [], EMBEDDING: [], VECTOR: []}
-    for parameter in model.parameters():
+    for parameter in (p for p in model.parameters() if p.requires_grad):
         role = VECTOR if parameter.ndim < 2 else EMBEDDING if id(parameter) in tables else HIDDEN
         groups[role].append(parameter)
     no_decay = {VECTOR: {"weight_decay": 0.0}}
