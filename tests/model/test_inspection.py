@@ -89,9 +89,10 @@ def test_a_model_without_blocks_has_its_logits_alone_and_no_hook_is_left():
 @pytest.mark.parametrize("parts", [CLASSIC, MODERN])
 def test_the_logit_lens_ends_at_the_logits_and_begins_at_the_embedding(parts):
     model = make(parts)
-    found = logit_lens(model, TOKENS)
+    found = logit_lens(model, TOKENS, last=10)
     embedded = model.positions.add(model.embedding(TOKENS), 0)
     first = model.blocks[0](embedded, context(model))
     expected = [model.head(model.norm(embedded)), model.head(model.norm(first)), model(TOKENS)]
     assert torch.allclose(found, torch.stack(expected), atol=1e-5)
+    assert torch.allclose(logit_lens(model, TOKENS, last=3), found[:, :, -3:], atol=1e-6)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

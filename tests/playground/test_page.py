@@ -159,6 +159,7 @@ def test_a_model_without_a_part_has_a_line_in_its_place(open_page, name):
         expect(page.locator("#token-list b")).to_have_text(["a", "b", "c"])
         lines = page.locator(".missing:visible")
         expect(lines).to_have_count({"bigram": 2, "ngram": 3, "encoder": 2}[name])
+        expect(page.locator("#compare-note")).to_contain_text("There is one checkpoint")
         assert page.locator("#candidates").is_visible() == (name != "encoder")
         assert page.locator("#map").is_visible() == (name == "encoder")
         expect(page.locator("#problem")).to_have_text("")

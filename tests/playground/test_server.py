@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from minigpt.inference.export_formats import export_model
 from minigpt.playground import load_server
+from minigpt.playground.model_views import predict_next
 from minigpt.playground.run_checkpoints import RunCheckpoints
 from minigpt.playground.server import NUM_PORTS, has_display, listen, page_url
 
@@ -72,6 +74,17 @@ def test_a_checkpoint_that_is_replaced_is_loaded_again(run, tmp_path):
     (folder / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="damaged"):
         checkpoints.load("last.ckpt")
+
+
+@pytest.mark.parametrize("output", ["model.safetensors", "folder"])
+def test_an_exported_model_is_its_only_checkpoint(checkpoints, tmp_path, output):
+    loaded = checkpoints.load("step_7.ckpt")
+    export_model(loaded, str(tmp_path / output))
+    exported = RunCheckpoints(str(tmp_path / output), "runs", "cpu")
+    assert exported.files() == {output: output} and exported.first == exported.run_name == output
+    assert predict_next(exported.load(output), "To", [], temperature=1.0) == predict_next(
+        loaded, "To", [], temperature=1.0
+    )
 
 
 def test_the_command_serves_its_page_until_it_is_interrupted(run):

@@ -68,7 +68,7 @@ def activation_statistics(model: nn.Module, tokens: Any) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def logit_lens(model: GPT, tokens: Tensor) -> Tensor:
+def logit_lens(model: GPT, tokens: Tensor, last: int) -> Tensor:
     """Return what the head makes of the residual stream before the first block and after each, [L + 1, B, T, V].
 
     The last are the logits of the model (nostalgebraist, "interpreting GPT: the logit lens", 2020; arXiv 2303.08112,
@@ -76,15 +76,16 @@ def logit_lens(model: GPT, tokens: Tensor) -> Tensor:
 
     Args:
         model: in evaluation mode.
-        tokens: token ids [B, T].
+        tokens: token ids.
+        last: positions at the end that are returned, T or fewer.
     """
     stream: list[Tensor] = []
 
     def record_input(block: nn.Module, inputs: tuple[Any, ...]) -> None:
-        stream.append(inputs[0])
+        stream.append(inputs[0][:, -last:])
 
     def record_output(block: nn.Module, inputs: Any, output: Tensor) -> None:
-        stream.append(output)
+        stream.append(output[:, -last:])
 
     hooks = [model.blocks[0].register_forward_pre_hook(record_input)]
     hooks += [block.register_forward_hook(record_output) for block in model.blocks]

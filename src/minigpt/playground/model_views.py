@@ -53,11 +53,18 @@ def missing_parts(loaded: LoadedModel) -> dict[str, str]:
         missing["attention"] = f"{kind} has no layers of self-attention over one text."
     if not has_lens(model):
         missing["lens"] = f"{kind} has no residual stream that its head could read after each layer."
-    if not loaded.objective.can_generate:
-        missing["prediction"] = "This model was trained to fill in masked tokens, not to continue a text."
-    elif isinstance(loaded.tokenizer, LineTokenizer):
-        missing["prediction"] = "This model rewrites whole lines, and continues no text: generate.py shows them."
+    if (reason := why_no_prediction(loaded)) is not None:
+        missing["prediction"] = reason
     return missing
+
+
+def why_no_prediction(loaded: LoadedModel) -> str | None:
+    """Return why a model continues no text; None if it does."""
+    if not loaded.objective.can_generate:
+        return "This model was trained to fill in masked tokens, not to continue a text."
+    if isinstance(loaded.tokenizer, LineTokenizer):
+        return "This model rewrites whole lines, and continues no text: generate.py shows them."
+    return None
 
 
 def inspect_prompt(loaded: LoadedModel, prompt: str) -> dict[str, Any]:
@@ -126,8 +133,7 @@ def encode(loaded: LoadedModel, prompt: str, tokens: list[int]) -> list[int]:
 
 def encode_to_continue(loaded: LoadedModel, prompt: str, tokens: list[int]) -> list[int]:
     """Return `encode(...)`; raises ValueError as it does, and if the model continues no text."""
-    reason = missing_parts(loaded).get("prediction")
-    if reason is not None:
+    if (reason := why_no_prediction(loaded)) is not None:
         raise ValueError(reason)
     return encode(loaded, prompt, tokens)
 
@@ -188,7 +194,7 @@ def has_lens(model: nn.Module) -> bool:
 def lens_rows(loaded: LoadedModel, ids: list[int]) -> list[list[list[tuple[str, float]]]]:
     """Return the most likely tokens, with their probabilities, of each layer and of each token that is shown."""
     assert isinstance(loaded.model, GPT)
-    logits = logit_lens(loaded.model, torch.tensor([ids], device=device_of(loaded.model)))[:, 0, -MAX_SHOWN:]
+    logits = logit_lens(loaded.model, torch.tensor([ids], device=device_of(loaded.model)), last=MAX_SHOWN)[:, 0]
     best = logits.float().softmax(dim=-1).topk(min(NUM_LENS, logits.shape[-1]), dim=-1)
     return [
         [

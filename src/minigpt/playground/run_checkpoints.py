@@ -27,7 +27,7 @@ class RunCheckpoints:
     """
 
     def __init__(self, reference: str, runs_dir: str, device: str, trusted: frozenset[str] = frozenset()) -> None:
-        self.path = locate_model(reference, runs_dir)
+        self.path = locate_model(reference, runs_dir).absolute()
         self.device = find_device(device)
         self.trusted = trusted
         self.loaded: OrderedDict[tuple[str, int], LoadedModel] = OrderedDict()
@@ -36,7 +36,7 @@ class RunCheckpoints:
     @property
     def run_name(self) -> str:
         """The name of the run's directory, or of the file where it lies in none."""
-        folder = self.path.absolute().parent
+        folder = self.path.parent
         return folder.parent.name if folder.name == CHECKPOINTS else self.path.name
 
     def files(self) -> dict[str, str]:
@@ -45,9 +45,9 @@ class RunCheckpoints:
         labels = {path.name: [f"step {step_of(path):,}"] for path in steps}
         others = [self.path.parent / name for name in ("best.ckpt", "last.ckpt") if steps]
         for path in dict.fromkeys([*others, self.path]):
-            if path.is_file() and path.name not in labels:
+            if path.exists() and path.name not in labels:
                 same = next((step.name for step in steps if step.exists() and step.samefile(path)), None)
-                labels.setdefault(same or path.name, []).append(path.stem)
+                labels.setdefault(same or path.name, []).append(path.stem if path.suffix == ".ckpt" else path.name)
         return {name: ", ".join(words) for name, words in labels.items()}
 
     @property

@@ -52,8 +52,10 @@ export function prepareComparison(state, sampling, report) {
     sides[index].select.addEventListener("change", () => sides[index].load().catch(report));
   });
   if (files.length < 2) {
-    find("compare-note").textContent = "This run keeps one checkpoint. Train with callbacks.checkpoints.every_n_steps=50 "
+    find("compare-view").hidden = true;
+    find("compare-note").textContent = "There is one checkpoint. Train with callbacks.checkpoints.every_n_steps=50 "
       + "callbacks.checkpoints.keep_last_n=10 to compare several.";
+    return { load: async () => {}, drawAttention: () => {} };
   }
   find("write-both").hidden = "prediction" in state.run.model.missing;
   find("write-both").addEventListener("submit", async (event) => {
