@@ -1,9 +1,18 @@
 """The page of the playground in a browser."""
 
+from pathlib import Path
+
 import pytest
+import torch
 from playwright.sync_api import expect
+from tests.inference.checkpoints import SIZES
 from tests.playground.conftest import running
-from tests.playground.test_model_views import loaded_model
+from tests.playground.test_model_views import PARTS, loaded_model
+
+from minigpt.data.tokenizer import BPETokenizer
+from minigpt.inference.load import LoadedModel
+from minigpt.model.gpt import GPT
+from minigpt.model.objectives import NextToken
 
 WIDTHS = (390, 1366)  # pixels: a phone, a laptop
 SERIOUS = ("serious", "critical")
@@ -163,3 +172,20 @@ def test_a_model_without_a_part_has_a_line_in_its_place(open_page, name):
         assert page.locator("#candidates").is_visible() == (name != "encoder")
         assert page.locator("#map").is_visible() == (name == "encoder")
         expect(page.locator("#problem")).to_have_text("")
+
+
+def test_long_tokens_fit_a_phone(open_page):
+    tokenizer = BPETokenizer(vocab_size=263).train("kingdom ", iter(["kingdom kingdom " * 50]))
+    assert max(map(len, tokenizer.tokens)) >= 8
+    torch.manual_seed(0)
+    model = GPT(vocab_size=tokenizer.vocab_size, **SIZES, **PARTS).eval()
+    loaded = LoadedModel(Path("x.ckpt"), model, NextToken(), tokenizer, 0, {"text": {"block_size": 8}})
+    with running(OneModel(loaded)) as client:
+        page = open_page(client)
+        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        page.fill("#prompt", "kingdom kingdom kingdom kingdom")
+        expect(page.locator("#token-list button")).to_have_count(
+            len(tokenizer.encode("kingdom kingdom kingdom kingdom"))
+        )
+        expect(page.locator("#tokens-note")).to_contain_text("Choose a token")
+        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[0]

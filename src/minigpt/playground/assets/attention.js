@@ -3,7 +3,7 @@ import { element, find, glyph, percent, press, rove, spoken, svg } from "./dom.j
 import { drawMap, drawThumbnail } from "./canvas.js";
 
 const SCALE = 1000; // of the weights that the server sends
-const STEP = 22; // pixels from a token to the next
+const MAX_LETTERS = 4; // of a token, in the picture of the lines
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export const weightsOf = (inside, { layer, head }) => inside.attention[layer]?.[head];
@@ -50,24 +50,26 @@ function showCell(state) {
 function showLines(state, chooseToken) {
   const { tokens } = state.inside;
   const weights = weightsOf(state.inside, state.head)[state.token];
-  const x = (index) => STEP * (index + 0.5) + 8;
+  const letters = tokens.map((token) => [...glyph(token)].slice(0, MAX_LETTERS).join(""));
+  const step = 14 + 8 * Math.max(...letters.map((word) => word.length)); // pixels from a token to the next
+  const x = (index) => step * (index + 0.5) + 8;
   const label = `${spoken(tokens[state.token])} attends most to ${spoken(tokens[weights.indexOf(Math.max(...weights))])}`;
-  const width = STEP * tokens.length + 16;
+  const width = step * tokens.length + 16;
   const picture = svg("svg", { width, height: 150, viewBox: `0 0 ${width} 150`, role: "img", "aria-label": label });
   weights.forEach((weight, key) => {
     if (weight < 5) return;
     const line = { class: "line", x1: x(state.token), y1: 122, x2: x(key), y2: 28, "stroke-width": 1 + (5 * weight) / SCALE };
     picture.append(svg("line", { ...line, "stroke-opacity": Math.sqrt(weight / SCALE) }));
   });
-  tokens.forEach((token, index) => {
+  letters.forEach((word, index) => {
     const shared = { x: x(index), "text-anchor": "middle" };
-    picture.append(svg("text", { ...shared, y: 20 }, glyph(token).slice(0, 3)));
+    picture.append(svg("text", { ...shared, y: 20 }, word));
     const name = index === state.token ? "pick chosen" : "pick";
-    picture.append(svg("text", { ...shared, y: 140, class: name, onclick: () => chooseToken(index) }, glyph(token).slice(0, 3)));
+    picture.append(svg("text", { ...shared, y: 140, class: name, onclick: () => chooseToken(index) }, word));
   });
   const box = find("lines");
   box.replaceChildren(picture);
-  if (x(state.token) > box.clientWidth) box.scrollLeft = x(state.token) - box.clientWidth + 2 * STEP;
+  if (x(state.token) > box.clientWidth) box.scrollLeft = x(state.token) - box.clientWidth + 2 * step;
   find("lines-title").textContent = `From ${spoken(tokens[state.token])} to those it attends to`;
 }
 

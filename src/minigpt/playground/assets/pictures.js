@@ -13,7 +13,7 @@ function draw(name, label, ...parts) {
   picture.replaceChildren(...parts);
 }
 
-const tail = (state, count) => state.inside.tokens.slice(-count).map(glyph).join("");
+const tail = (state, count) => [...state.inside.tokens.slice(-count).map(glyph).join("")].slice(-count).join("");
 
 function bars(candidates, x, key) {
   const largest = Math.max(...candidates.map((c) => c[key]), 1e-9);
