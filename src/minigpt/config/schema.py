@@ -172,7 +172,7 @@ class Playground:
     """Show the inside of a trained model on a local web page."""
 
     run: Annotated[str, doc("a run directory, checkpoint, exported model or latest")]
-    host: Annotated[str, doc("the address to listen on; others than 127.0.0.1 open it to the network")]
+    host: Annotated[str, doc("the address to listen on; 127.0.0.1 is this machine alone")]
     port: Annotated[Port, doc("the port to listen on, or the next free one; 0 for any")]
     open_browser: Annotated[bool, doc("open the page, where there is a terminal and a display")]
     device: Annotated[Device, doc("where to compute")]
