@@ -101,7 +101,7 @@ $(TOOLS)/.installed:
 dashboard: $(STAMP) ## the losses of the newest runs, in the terminal
 	@$(BIN)/python -m minigpt.dashboard logs
 
-workspace: $(STAMP) ## save a view of a W&B project: make workspace PROJECT=me/minigpt
+workspace: $(STAMP) ## save a view of a W&B project: PROJECT=me/minigpt
 	@$(INSTALL) -c constraints.txt -e '.[workspace]'
 	@$(BIN)/python -m minigpt.wandb_workspace "$(PROJECT)"
 

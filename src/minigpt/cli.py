@@ -41,6 +41,7 @@ from minigpt.config.saved import merge_saved
 from minigpt.config.schema import COMMANDS
 from minigpt.config.text_options import quote_text_options
 from minigpt.deferred_imports import defer_imports
+from minigpt.runs.commands import program
 from minigpt.runs.directory import CONFIG, is_rank_zero
 from minigpt.runs.resume import select_run
 from minigpt.runs.summary import is_complete, read_summary
@@ -237,7 +238,7 @@ def describe_command(command: str) -> str:
     return "\n".join(
         (
             f"{schema.__doc__}\n",
-            f"python src/{command}.py [GROUP=CHOICE ...] [OPTION=VALUE ...] [-m for a sweep]\n",
+            f"{program(command)} [GROUP=CHOICE ...] [OPTION=VALUE ...] [-m for a sweep]\n",
             "Options:",
             *(f"  {name:{width}}{hint.__metadata__[-1].documentation}" for name, hint in hints.items()),
             "\nGroups:",

@@ -1,12 +1,14 @@
 """The words of nanoGPT, Hugging Face, Lightning and others for our options, for suggestions."""
 
+from minigpt.runs.commands import program
+
 # What other frameworks say, where no single option is the answer.
 EPOCHS = "the length of a run is counted in optimizer steps: trainer.max_steps=..."
 FILE = "train on a text of your own with data=text data.path=FILE"
 ELSEWHERE = {
     "ckpt_path": "resume=RUN_DIR continues a run; evaluate.py, generate.py and export.py take run=CHECKPOINT",
-    "test": "score a run with python src/evaluate.py run=latest",
-    "train": "python src/train.py always trains; python src/evaluate.py run=latest scores a run",
+    "test": f"score a run with {program('evaluate')} run=latest",
+    "train": f"{program('train')} always trains; {program('evaluate')} run=latest scores a run",
     "task_name": "name=... names a run",
     "extras": "the configuration is always printed, and tags=[...] is an option of its own",
     "optimized_metric": "sweeps are ranked by the best validation loss, in bits per character",

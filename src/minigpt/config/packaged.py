@@ -15,7 +15,8 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-CONF = Path(__file__).parents[3] / "conf"
+PACKAGED = Path(__file__).parents[1] / "conf"  # where a wheel has it
+CONF = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[3] / "conf"
 
 
 def config_groups(command: str | None = None) -> dict[str, list[str]]:

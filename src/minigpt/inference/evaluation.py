@@ -93,7 +93,7 @@ def evaluate_run(loaded: LoadedModel, config: dict[str, Any]) -> dict[str, Any]:
         "characters": text.characters,
         f"{prefix}_loss": score.loss,
         f"{prefix}_bpc": bits_per_character(score.loss, text.tokens_per_character),
-        f"{prefix}_bpb": bits_per_character(score.loss, text.tokens_per_byte),
+        f"{prefix}_bpb": float(bits_per_character(score.loss, text.tokens_per_byte)),
         f"{prefix}_perplexity": perplexity if math.isfinite(perplexity) else None,  # JSON has no infinity
         f"{prefix}_accuracy": score.accuracy,
     }

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -38,13 +38,36 @@ def generate_text(loaded: LoadedModel, config: dict[str, Any]) -> None:
     else:
         config |= {"prompt": read_prompt(config["prompt"], config["prompt_file"])}
         check_prompt(loaded, config)
-    precision = resolve_precision(config["precision"], next(loaded.model.parameters()).device.type)
-    matvec = float16_matvec(loaded.model) if config["precision"] == "auto" else nullcontext()
-    with inference_precision(precision, loaded.model), matvec:
+    with generation_precision(loaded, config["precision"]):
         if config["interactive"]:
             answer_prompts(answer_in_turn(loaded, config, answer))
         else:
             answer(loaded, config)
+
+
+def generate_samples(loaded: LoadedModel, config: dict[str, Any]) -> list[str]:
+    """Return the prompt with its continuation, for each sample.
+
+    Raises:
+        ValueError: as `generate_text`.
+    """
+    config = config | {"stop": [config["stop"]] if isinstance(config["stop"], str) else config["stop"] or []}
+    choose_answer(loaded, config)
+    check_prompt(loaded, config)
+    samples = [Sample(loaded.tokenizer, config["stop"]) for _ in range(config["num_samples"])]
+    with generation_precision(loaded, config["precision"]):
+        for _ in draw(loaded, samples, config):
+            pass
+    return [config["prompt"] + sample.stream.text for sample in samples]
+
+
+@contextmanager
+def generation_precision(loaded: LoadedModel, precision: str) -> Iterator[None]:
+    """Compute in a precision, with float16 products where `auto` finds them faster."""
+    matvec = float16_matvec(loaded.model) if precision == "auto" else nullcontext()
+    device = next(loaded.model.parameters()).device.type
+    with inference_precision(resolve_precision(precision, device), loaded.model), matvec:
+        yield
 
 
 def choose_answer(loaded: LoadedModel, config: dict[str, Any]) -> Answer:

@@ -2,12 +2,19 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
+
+
+def program(command: str) -> str:
+    """How a command is started here: from a checkout, or from an installed package."""
+    is_installed = Path(sys.argv[0]).parent.name == "commands"  # see minigpt/__main__.py
+    return f"minigpt {command}" if is_installed else f"python src/{command}.py"
 
 
 def evaluate_command(run: str | Path) -> str:
     """Score a run once more."""
-    return f"python src/evaluate.py run={shlex.quote(str(run))}"
+    return f"{program('evaluate')} run={shlex.quote(str(run))}"
 
 
 def generate_command(run: str | Path, prompt: object) -> str:
@@ -18,13 +25,13 @@ def generate_command(run: str | Path, prompt: object) -> str:
         prompt: an example. It may come from anybody's file, so that nothing but a printable line of it is shown.
     """
     text = "".join(c for c in str(prompt or "") if c.isprintable()).strip(" '\"")
-    return f"python src/generate.py run={shlex.quote(str(run))}" + (f" prompt={shlex.quote(text)}" if text else "")
+    return f"{program('generate')} run={shlex.quote(str(run))}" + (f" prompt={shlex.quote(text)}" if text else "")
 
 
 def resume_command(run: str | Path, max_steps: int | None = None) -> str:
     """Continue a run; up to another step where it is complete."""
     more = "" if max_steps is None else f" trainer.max_steps={max_steps}"
-    return f"python src/train.py resume={shlex.quote(str(run))}{more}"
+    return f"{program('train')} resume={shlex.quote(str(run))}{more}"
 
 
 def fold_command(name: str, command: str, width: int) -> list[str]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from minigpt.atomic_file import atomic_write
+from minigpt.runs.commands import program
 from minigpt.runs.redaction import redact
 from minigpt.runs.untrusted import check_regular
 
@@ -71,7 +72,7 @@ def find_run(reference: str, runs_dir: Path) -> Path:
         if not runs:
             debug = list_runs(runs_dir.parent / DEBUG)
             hint = f"; those of debug=... are not `latest`, name one: {debug[-1]}" if debug else ""
-            raise ValueError(f"no run in {runs_dir} yet: train one with python src/train.py{hint}")
+            raise ValueError(f"no run in {runs_dir} yet: train one with {program('train')}{hint}")
         directory = runs[-1]
     else:
         directory = Path(reference)
