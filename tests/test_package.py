@@ -80,7 +80,8 @@ def test_without_a_command_the_commands_are_named(monkeypatch, capsys, arguments
     with pytest.raises(SystemExit) as exit:
         console.main()
     printed = capsys.readouterr()
-    assert exit.value.code == code and "minigpt {train|evaluate|generate|export|report|playground}" in printed.out + printed.err
+    assert exit.value.code == code
+    assert "minigpt {train|evaluate|generate|export|report|playground}" in printed.out + printed.err
     assert bool(printed.err) == bool(code)
 
 
