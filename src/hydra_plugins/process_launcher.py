@@ -68,7 +68,7 @@ class ProcessLauncher(Launcher):
             check(own, command)
         total = self.config.hydra.sweeper.get("n_trials") or initial_job_idx + len(job_overrides)
         lines = JobLines(total, is_live=not (self.show_output or self.config.get("quiet")))
-        if not (initial_job_idx or self.show_output):
+        if job_overrides and not (initial_job_idx or self.show_output):
             lines.say(f"{total} jobs, each with an {OUTPUT} in {self.config.hydra.sweep.dir}")
         with lines, ThreadPoolExecutor(self.n_jobs) as pool:
             try:
