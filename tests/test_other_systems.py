@@ -56,5 +56,5 @@ def test_text_files_name_their_encoding():
         and re.search(r"(\.read_text|\.write_text|\bopen|\bfdopen)$", ast.unparse(node.func))
     ]
     assert len(calls) > 10
-    binary = r"os\.open\(|urlopen\(|safe_open\(|Image\.open\(|'[rwa]\+?b\+?'|'\w\+b'"
+    binary = r"os\.open\(|urlopen\(|safe_open\(|Image\.open\(|webbrowser\.open\(|'[rwa]\+?b\+?'|'\w\+b'"
     assert [call for call in calls if "utf-8" not in call and not re.search(binary, call)] == []

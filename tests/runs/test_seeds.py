@@ -156,6 +156,10 @@ def test_a_sweep_ends_with_a_report_unless_it_is_turned_off(tmp_path, monkeypatc
     make_sweep(tmp_path)
     reported = []
     monkeypatch.setattr("hydra_plugins.sweep_callback.report_sweep", reported.append)
-    config = {"trainer": {}, "hydra": {"sweep": {"dir": str(tmp_path)}}, "paths": {"log_dir": str(tmp_path)}}
+    config = {
+        "trainer": {},
+        "hydra": {"sweep": {"dir": str(tmp_path)}},
+        "paths": {"data_dir": "data", "log_dir": str(tmp_path)},
+    }
     SweepRanking(report=wanted).on_multirun_end(OmegaConf.create(config))
     assert reported == ([tmp_path] if wanted else []) and (tmp_path / "ranking.csv").is_file()
