@@ -155,7 +155,7 @@ def test_a_folder_in_a_summary_s_place_costs_its_own_row_alone(tmp_path, monkeyp
 def test_a_sweep_ends_with_a_report_unless_it_is_turned_off(tmp_path, monkeypatch, wanted):
     make_sweep(tmp_path)
     reported = []
-    monkeypatch.setattr("hydra_plugins.sweep_callback.report_sweep", reported.append)
+    monkeypatch.setattr("hydra_plugins.sweep_callback.report_sweep", lambda folder, _: reported.append(folder))
     config = {
         "trainer": {},
         "hydra": {"sweep": {"dir": str(tmp_path)}},
