@@ -26,6 +26,27 @@ def same_seed():
 
 
 @pytest.fixture
+def server(monkeypatch):
+    """A stand-in for W&B's server, where the runs of a test are logged."""
+    import wandb
+    from tests.wandb_server import KEY, serving
+
+    from minigpt.training.wandb_logger import SLOW_S
+
+    with serving() as server:
+        for name in ("WANDB_MODE", "WANDB_NAME", "WANDB_RUN_ID"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+        monkeypatch.setenv("WANDB_HTTP_TIMEOUT", str(SLOW_S))  # wandb reads it once, in whichever test is the first
+        wandb.teardown()  # it keeps the settings of the environment that it met first
+        yield server
+        wandb.teardown()
+        assert not server.unknown, "operations that the stand-in does not know"
+
+
+@pytest.fixture
 def cli(tmp_path):
     """Run a cli as a user does, with its own logs; returns the finished process."""
 

@@ -4,21 +4,8 @@ import json
 import sys
 
 import pytest
-import wandb
-from tests.wandb_server import KEY, serving
 
 from minigpt import wandb_workspace
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        wandb.teardown()  # it keeps the settings of the environment that it met first
-        yield server
-        wandb.teardown()
-        assert not server.unknown, "operations that the stand-in does not know"
 
 
 def test_the_workspace_begins_with_the_losses_and_has_a_panel_for_each_kind_of_layer_metric(server, capsys):

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from minigpt.runs.commands import program
 from minigpt.runs.summary import read_summary
 from minigpt.runs.untrusted import UntrustedFileError
 
@@ -41,7 +42,7 @@ def main(log_dir: str = "logs") -> None:
     with tempfile.TemporaryDirectory(prefix="dashboard-") as folder:
         shown = link_runs(logs, Path(folder))
         if shown == 0:
-            sys.exit(f"error: no run of W&B in {logs}/wandb: train one with python src/train.py")
+            sys.exit(f"error: no run of W&B in {logs}/wandb: train one with {program('train')}")
         if any(logs.glob("*/*/tensorboard")) or any(logs.glob("*/*/*/tensorboard")):
             print(f"TensorBoard: {Path(sys.executable).with_name('tensorboard')} --logdir {logs}")
         print(f"the newest {shown} runs of {logs}\n{HELP}", flush=True)

@@ -20,15 +20,6 @@ CONFIG |= {"output": None, "device": "cpu", "average_last_n": 1}
 
 
 @pytest.fixture
-def loaded(tmp_path):
-    """A model with weights that are far from their start."""
-    found = load_model(save_checkpoint(tmp_path / "step_7.ckpt", CharTokenizer("\nabcde")))
-    for weight in found.model.parameters():
-        torch.nn.init.normal_(weight, std=0.7)
-    return found
-
-
-@pytest.fixture
 def config(tmp_path):
     (tmp_path / "other.txt").write_text(TEXT)
     paths = {"data_dir": str(tmp_path), "runs_dir": str(tmp_path)}

@@ -6,12 +6,9 @@ import sys
 
 import pytest
 import torch
-from tests.inference.checkpoints import save_checkpoint
 
-from minigpt.data.tokenizer import CharTokenizer
 from minigpt.inference import text_generation
 from minigpt.inference.beam_search import beam_search
-from minigpt.inference.load import load_model
 from minigpt.inference.sampling import generate, generate_with_logits
 from minigpt.inference.text_generation import generate_text
 
@@ -21,15 +18,6 @@ GENERATE |= {"length_penalty": 0.6, "stop": None, "precision": "32-true", "devic
 GENERATE |= {"interactive": False}
 SAMPLING = {name: GENERATE[name] for name in text_generation.SAMPLING}
 PROMPT = torch.tensor([[1, 2]])  # "\n", "a", "b", "c", ...
-
-
-@pytest.fixture
-def loaded(tmp_path):
-    """A model with weights that are far from their start."""
-    found = load_model(save_checkpoint(tmp_path / "step_7.ckpt", CharTokenizer("\nabcde")))
-    for weight in found.model.parameters():
-        torch.nn.init.normal_(weight, std=0.7)
-    return found
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -43,7 +43,7 @@ def test_a_page_asks_for_nothing_says_nothing_and_is_accessible(browser, pages, 
     page.locator("details").evaluate_all("all => all.forEach(details => details.open = true)")
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.wait_for_function("w => document.documentElement.scrollWidth <= w", arg=width)  # charts follow in a moment
     found = Axe().run(page).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
     context.close()

@@ -15,7 +15,6 @@ import wandb
 import yaml
 from benchmarks.report import compose_config
 from tests.forkserver import run_command
-from tests.wandb_server import KEY, serving
 
 from minigpt.inference.wandb_model import download_checkpoint
 from minigpt.runs.labels import readable_config, short_name
@@ -23,7 +22,7 @@ from minigpt.runs.run import Run
 from minigpt.runs.run_files import write_metrics
 from minigpt.training.callbacks.metrics import Metrics
 from minigpt.training.run_report import SUMMARIZED
-from minigpt.training.wandb_logger import SAMPLE_COLUMNS, SLOW_S, WandB
+from minigpt.training.wandb_logger import SAMPLE_COLUMNS, WandB
 from minigpt.training.wandb_service import wandb_settings
 
 ROOT = Path(__file__).parents[2]
@@ -49,21 +48,6 @@ MEDIA = {"samples", "attention", *HISTOGRAMS}
 FIGURES = (
     "parameters val_loss_best val_loss_best_step val_bpc_best train_s tokens_per_s steps status git_commit".split()
 )
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving() as server:
-        for name in ("WANDB_MODE", "WANDB_NAME", "WANDB_RUN_ID"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-        monkeypatch.setenv("WANDB_HTTP_TIMEOUT", str(SLOW_S))  # wandb reads it once, when a download is the first test
-        wandb.teardown()  # it keeps the settings of the environment that it met first
-        yield server
-        wandb.teardown()
-        assert not server.unknown, "operations that the stand-in does not know"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minigpt.bounds import DropProbability, PositiveInt
-from minigpt.model.attention_cpu import chunked_attention
+from minigpt.model.attention_cpu import chunked_attention, is_long
 from minigpt.model.forward_context import ForwardContext
 from minigpt.model.kv_cache import LayerCache
 from minigpt.model.layers import dropout, rms_norm
@@ -105,7 +105,7 @@ class CausalSelfAttention(nn.Module):
             return dropout(self.attention_probs(q, k, context), self.dropout, self.training) @ v
 
         k, v = self.repeat_kv(k), self.repeat_kv(v)
-        return chunked_attention(attention, q, k, v) if self.causal else attention(q, k, v)
+        return chunked_attention(attention, q, k, v) if self.causal and is_long(q) else attention(q, k, v)
 
     def attention_probs(self, q: Tensor, k: Tensor, context: ForwardContext) -> Tensor:
         """softmax(q k^T / sqrt(C) + bias), [B, H, T, S], of keys with all heads [B, H, S, C]."""

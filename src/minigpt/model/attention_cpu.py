@@ -12,8 +12,13 @@ from torch import Tensor
 CHUNK = 128  # queries per chunk; measured in docs/notebook.md
 
 
+def is_long(q: Tensor) -> bool:
+    """Whether queries [B, H, T, C] are more than one chunk."""
+    return q.shape[2] > CHUNK
+
+
 def chunked_attention(attention: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Apply a causal attention function to `CHUNK` queries at a time (arXiv 2112.05682), if there are more.
+    """Apply a causal attention function to `CHUNK` queries at a time (arXiv 2112.05682).
 
     Each chunk skips the keys that lie ahead of all its queries. This saves half of the products of a long sequence and
     keeps the scores in the processor's cache. A CPU trains in a quarter of the fused kernel's time at T = 64, and in
@@ -24,8 +29,6 @@ def chunked_attention(attention: Callable[[Tensor, Tensor, Tensor], Tensor], q: 
         q: queries [B, H, T, C].
         k, v: keys and values [B, H, S, C].
     """
-    if q.shape[2] <= CHUNK:
-        return attention(q, k, v)
     ends = [*range(k.shape[2] - q.shape[2] + CHUNK, k.shape[2], CHUNK), k.shape[2]]
     chunks = zip(q.split(CHUNK, dim=2), PrefixSlices.apply(k, ends), PrefixSlices.apply(v, ends), strict=True)
     return torch.cat([attention(*chunk) for chunk in chunks], dim=2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def program(command: str) -> str:
     """How a command is started here: from a checkout, or from an installed package."""
-    is_installed = Path(sys.argv[0]).parent.name == "commands"  # see minigpt/__main__.py
+    is_installed = Path(sys.argv[0]).parent.name == "commands"  # see minigpt/api.py
     return f"minigpt {command}" if is_installed else f"python src/{command}.py"
 
 
