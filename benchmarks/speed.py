@@ -230,7 +230,7 @@ def main() -> None:
             "time_to_loss": partial(measure_time_to_loss, folder, checkout, arguments.seeds),
             "steps": partial(measure_steps, folder, checkout, arguments.repeats),
             "overhead": lambda: measure_overhead(folder, tiny_shakespeare(), arguments.repeats),
-            "layer_metrics": partial(measure_layer_metrics, folder, ["nano", "small"], 5 * arguments.repeats),
+            "layer_metrics": partial(measure_layer_metrics, folder, ["nano"], 5 * arguments.repeats),
             "generation": lambda: measure_generation(small_model(), 1000, arguments.repeats),
             "data_path": partial(measure_data_path, folder, arguments.megabytes),
             "start": partial(measure_start, folder, arguments.repeats),
